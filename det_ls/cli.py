@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The ``det-ls`` command: the grammar of ``yolo``, with the label-smoothing keys."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from det_ls.config import LabelSmoothing, refuse_keys, split_keys
+
+HELP = """det-ls: Ultralytics YOLO with label smoothing, and its measurement.
+
+    det-ls train model=yolo26n.yaml data=datasets/brain-tumor.yaml label_smoothing=0.1 epochs=100
+    det-ls train cfg=cfg/brain_tumor.yaml
+    det-ls train resume model=runs/detect/train/weights/last.pt
+    det-ls val model=runs/detect/train/weights/best.pt data=datasets/brain-tumor.yaml
+
+train takes every key of `yolo train` and
+    label_smoothing=0.1                   epsilon, or "{'default': 0.05, 'positive': 0.2}"; 0 is stock training
+    label_smoothing_mode=redistribute     redistribute, uniform, binary or background
+    label_smoothing_similarity=table.csv  where each class's share goes instead of evenly
+    label_smoothing_schedule=constant     constant, linear or cosine
+val evaluates with pycocotools and takes model, data, split, annotations, imgsz, batch, conf, iou, max_det, device,
+save_dir and exist_ok. Every other mode is passed on to `yolo` as it is.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The words after the program's name; ``sys.argv[1:]`` if None.
+
+    Returns:
+        The exit status: 0, or 2 after a one-sentence error.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in {"help", "-h", "--help"}:
+        print(HELP)
+        return 0
+    command = COMMANDS.get(words[0])
+    return run(lambda: passthrough(words) if command is None else command(words[1:]))
+
+
+def run(command: Callable[[], object]) -> int:
+    """Run a command and turn our own errors into one sentence on stderr.
+
+    Args:
+        command: What to run.
+
+    Returns:
+        The exit status: 0, or 2 after a one-sentence error.
+    """
+    try:
+        command()
+    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
+        if not _raised_by_det_ls(error):
+            raise
+        print(f"det-ls: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def passthrough(words: Sequence[str]) -> Any:
+    """Run a ``yolo`` command with our ``YOLO`` in place wherever it trains.
+
+    Args:
+        words: The command's words, for example ``["train", "model=yolo11n.yaml", "label_smoothing=0.1"]``.
+
+    Returns:
+        The model that was trained, or None in other modes.
+
+    Raises:
+        TypeError: If a label-smoothing key is unknown or has the wrong type.
+        ValueError: If a label-smoothing key is out of range or cannot take effect.
+    """
+    from ultralytics.cfg import entrypoint
+
+    stock_words, arguments, cfg = _parse(words)
+    keys, _ = split_keys(arguments)
+    mode = arguments.get("mode") or "predict"
+    if mode != "train":
+        refuse_keys(keys, f"expected in train mode only, got mode {mode!r}, where it would have no effect.")
+        with _argv(words):
+            entrypoint()
+        return None
+
+    LabelSmoothing.from_args(keys)  # before anything else happens
+    with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
+        if cfg is not None:  # stock would drop label_smoothing from the file and refuse the other keys
+            from ultralytics.utils import YAML
+
+            file = Path(folder) / "cfg.yaml"
+            YAML.save(file, split_keys(cfg)[1])
+            stock_words = [*stock_words, f"cfg={file}"]
+        with _argv(stock_words), _our_models(keys) as trained:
+            entrypoint()
+    if not trained:
+        refuse_keys(keys, "expected a YOLO detection model, got one that det-ls does not train.")
+    return trained[-1] if trained else None
+
+
+def validate(words: Sequence[str]) -> None:
+    """Run ``det-ls val``: evaluate a model with pycocotools.
+
+    Args:
+        words: ``key=value`` words.
+
+    Raises:
+        TypeError: If a word is no ``key=value`` or a key is unknown.
+    """
+    from det_ls.evaluation import evaluate
+
+    arguments = key_values(words)
+    refuse_keys(arguments, "expected in train mode only, got mode 'val', where it would have no effect.")
+    check_parameters(evaluate, arguments, "val")
+    if arguments.get("save_dir") is None:
+        arguments["save_dir"] = _next_run_folder("val")
+    print(summary(evaluate(**arguments)))
+    print(f"Results saved to {arguments['save_dir']}")
+
+
+def key_values(words: Sequence[str]) -> dict[str, Any]:
+    """Parse ``key=value`` words as ``yolo`` does.
+
+    Args:
+        words: The words.
+
+    Returns:
+        Values as Python literals where they are literals.
+
+    Raises:
+        TypeError: If a word has no ``=`` or no value.
+    """
+    from ultralytics.cfg import merge_equals_args, parse_key_value_pair
+
+    arguments = {}
+    for word in merge_equals_args(list(words)):
+        key, separator, value = word.removeprefix("--").removesuffix(",").partition("=")
+        if not separator or not value.strip():
+            raise TypeError(f"{word!r}: expected key=value.")
+        arguments.update([parse_key_value_pair(f"{key}={value}")])
+    return arguments
+
+
+def check_parameters(function: Callable[..., Any], arguments: dict[str, Any], mode: str) -> None:
+    """Raise unless a function takes the arguments and gets those it must have.
+
+    Args:
+        function: The function behind a mode.
+        arguments: The arguments.
+        mode: The mode's name, for the error.
+
+    Raises:
+        TypeError: If a key is unknown or missing.
+    """
+    import inspect
+
+    parameters = inspect.signature(function).parameters
+    for key in arguments:
+        if key not in parameters:
+            raise TypeError(f"{key}: expected one of the keys of det-ls {mode} ({', '.join(parameters)}), got an unknown key.")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise TypeError(f"{name}: expected {name}=... for det-ls {mode}, got none.")
+
+
+def summary(evaluation: Any) -> str:
+    """Format an evaluation's COCO numbers as a small table.
+
+    Args:
+        evaluation: A :class:`det_ls.Evaluation`.
+
+    Returns:
+        One line a number.
+    """
+    values = evaluation.to_dict()
+    rows = [(name, values[name]) for name in ("AP", "AP50", "AP75") if name in values]
+    lines = [f"{name:>6}  {'undefined' if value is None else f'{value:.4f}'}" for name, value in rows]
+    return "\n".join(lines)
+
+
+def _parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any], dict[str, Any] | None]:
+    """Split a yolo command: words without keys and cfg, merged arguments (argv over cfg), and the cfg file's content."""
+    from ultralytics.cfg import MODES, merge_equals_args, parse_key_value_pair
+    from ultralytics.utils import YAML, checks
+
+    kept: list[str] = []
+    arguments: dict[str, Any] = {}
+    cfg: dict[str, Any] | None = None
+    for word in merge_equals_args(list(words)):
+        bare = word.removeprefix("--").removesuffix(",")
+        key, separator, value = bare.partition("=")
+        key = key.strip()
+        if separator and value.strip() and key == "cfg" and value.strip().lower() != "none":
+            cfg = {k: v for k, v in YAML.load(checks.check_yaml(value.strip())).items() if k != "cfg"}
+            continue
+        if separator and (value.strip() or split_keys({key: None})[0]):
+            if not value.strip():
+                raise TypeError(f"{word!r}: expected {key}=value.")
+            arguments.update([parse_key_value_pair(f"{key}={value}")])
+        elif bare in MODES:
+            arguments["mode"] = bare
+        elif split_keys({bare: None})[0]:
+            raise TypeError(f"{word!r}: expected {bare}=value.")
+        if not split_keys({key: None})[0]:
+            kept.append(word)
+    return kept, {**(cfg or {}), **arguments}, cfg
+
+
+@contextmanager
+def _argv(words: Sequence[str]) -> Iterator[None]:
+    """Let Ultralytics' entry point read these words."""
+    from ultralytics import cfg
+
+    stock = cfg.ARGV
+    cfg.ARGV = ["det-ls", *words]
+    try:
+        yield
+    finally:
+        cfg.ARGV = stock
+
+
+@contextmanager
+def _our_models(keys: dict[str, Any]) -> Iterator[list[Any]]:
+    """Put our ``YOLO`` where the entry point looks it up, and refuse the keys for the families it builds by file name."""
+    import ultralytics
+
+    from det_ls.model import YOLO
+
+    trained: list[Any] = []
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        model = YOLO(*args, **kwargs)
+        train = model.train
+
+        def train_with_keys(**arguments: Any) -> Any:
+            result = train(**arguments, **keys)
+            trained.append(model)
+            return result
+
+        model.train = train_with_keys
+        return model
+
+    def refuse(family: str) -> Callable[..., Any]:
+        stock = getattr(ultralytics, family)
+
+        def build_other(*args: Any, **kwargs: Any) -> Any:
+            refuse_keys(keys, f"expected a YOLO detection model, got a model of the family {family}.")
+            return stock(*args, **kwargs)
+
+        return build_other
+
+    replacements = {"YOLO": build, **{family: refuse(family) for family in ("RTDETR", "FastSAM", "SAM", "NAS")}}
+    stock = {name: getattr(ultralytics, name) for name in replacements}
+    for name, replacement in replacements.items():
+        setattr(ultralytics, name, replacement)
+    try:
+        yield trained
+    finally:
+        for name, original in stock.items():
+            setattr(ultralytics, name, original)
+
+
+def _next_run_folder(mode: str) -> Path:
+    """Return the next free folder of Ultralytics' runs, as its own modes number them."""
+    from types import SimpleNamespace
+
+    from ultralytics.cfg import get_save_dir
+
+    return get_save_dir(SimpleNamespace(project=None, name=None, task="detect", mode=mode, exist_ok=False))
+
+
+def _raised_by_det_ls(error: BaseException) -> bool:
+    """Tell our own one-sentence errors from failures elsewhere, whose traceback a user needs."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+    return bool(frames) and frames[-1].startswith("det_ls.")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"val": validate}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Train a detector as ``det-ls train`` does, then evaluate its best checkpoint with pycocotools.
+
+    python scripts/train_coco.py cfg=cfg/coco.yaml device=0
+
+Takes every key of ``det-ls train``; ``annotations=instances_val2017.json`` names the official ground truth when the data
+YAML has no ``annotations:`` key. Predictions and metrics are written to the run folder's ``coco/``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def train_and_evaluate(words: Sequence[str]) -> Any:
+    """Train, then evaluate the best checkpoint at the training image size.
+
+    Args:
+        words: The words of the command line, without ``train``.
+
+    Returns:
+        The :class:`det_ls.Evaluation`.
+    """
+    from det_ls import evaluate
+    from det_ls.cli import key_values, passthrough
+
+    words = list(words)
+    own = key_values([word for word in words if word.startswith("annotations=")])
+    model = passthrough(["train", *(word for word in words if not word.startswith("annotations="))])
+    trainer = model.trainer
+    return evaluate(
+        str(trainer.best if trainer.best.exists() else trainer.last),
+        trainer.args.data,
+        split=trainer.args.split,
+        annotations=own.get("annotations"),
+        imgsz=trainer.args.imgsz,
+        batch=trainer.args.batch,
+        device=trainer.args.device,
+        save_dir=trainer.save_dir / "coco",
+        exist_ok=bool(trainer.args.exist_ok or trainer.args.resume),
+    )
+
+
+def main() -> int:
+    from det_ls.cli import run, summary
+
+    return run(lambda: print(summary(train_and_evaluate(sys.argv[1:]))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

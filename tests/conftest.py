@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What every test shares: no user's settings are touched, no network is needed, data sets are made on the spot."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+# Before Ultralytics is imported anywhere: its settings, fonts and DDP files go to a folder of the test run.
+os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="det-ls-tests-")
+os.environ.setdefault("YOLO_OFFLINE", "True")
+os.environ.setdefault("YOLO_AUTOINSTALL", "False")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+SHARED_DATA = Path(os.environ.pop("DET_LS_DATA", "") or Path(__file__).parents[2] / "shared" / "data")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import yaml  # noqa: E402
+
+NAMES = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real data; tests that want it skip without it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data: neither DET_LS_DATA nor {SHARED_DATA.name} beside the repository")
+    return SHARED_DATA
+
+
+def make_dataset(root: Path, names: tuple[str, ...] = NAMES, train: int = 8, val: int = 4, seed: int = 0) -> Path:
+    """Write coloured rectangles on noise as a YOLO data set, and return its data YAML."""
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", train), ("val", val)):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
+            lines = []
+            for j in range(2):
+                c = (i + j) % len(names)
+                w, h = rng.integers(18, 30, 2)
+                x, y = rng.integers(0, 64 - w), rng.integers(0, 64 - h)
+                image[y : y + h, x : x + w, 2 - c % 3] = 230
+                lines.append(f"{c} {(x + w / 2) / 64:.6f} {(y + h / 2) / 64:.6f} {w / 64:.6f} {h / 64:.6f}")
+            cv2.imwrite(str(root / "images" / split / f"{i:03d}.png"), image)
+            (root / "labels" / split / f"{i:03d}.txt").write_text("\n".join(lines) + "\n")
+    file = root / "data.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {"path": str(root), "train": "images/train", "val": "images/val", "names": dict(enumerate(names))}
+        )
+    )
+    return file
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data YAML of a three-class data set of 8 + 4 images."""
+    return make_dataset(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> dict[str, object]:
+    """Training arguments under which every batch is an effective optimizer step, and nothing is drawn or downloaded."""
+    return {
+        "imgsz": 64,
+        "batch": 4,
+        "nbs": 4,
+        "warmup_epochs": 0,
+        "epochs": 1,
+        "device": "cpu",
+        "workers": 0,
+        "plots": False,
+        "amp": False,
+        "optimizer": "SGD",
+        "lr0": 1e-4,
+        "mosaic": 0.0,
+        "project": str(tmp_path / "runs"),
+        "seed": 3,
+    }
