@@ -67,9 +67,9 @@ class YOLO(ultralytics.YOLO):
         """
         try:
             super().__init__(model, task, verbose)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:  # as versions differ
             if isinstance(model, (str, Path)) and Path(model).is_file() and Path(model).suffix == ".pt":
-                raise ValueError(f"model: expected a readable checkpoint, got {str(model)!r} ({error}).") from error
+                raise ValueError(f"model: expected a readable checkpoint, got {str(model)!r}, which is not one.") from error
             raise
         if not isinstance(self, YOLO):  # Ultralytics swapped the class for another family's
             self.__class__ = next(guard for family, guard in _GUARDS.items() if issubclass(type(self), family))
