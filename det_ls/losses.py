@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The smoothed criterion: the only module that touches the internals of Ultralytics' losses.
 
-It assumes four things of Ultralytics, and :func:`check_ultralytics` says so when one no longer holds:
+It assumes four things of Ultralytics. :func:`check_ultralytics` checks that the first two still have their names and
+signatures; the first training batch of every run checks what all four amount to, in numbers (:meth:`_Lean._decide`).
 
-1. ``v8DetectionLoss(model, tal_topk, tal_topk2)`` builds the detection criterion, and its classification term is
-   ``self.bce(pred_scores, target_scores)`` with dense (B, A, K) logits and soft targets, summed by the caller.
-2. ``E2ELoss(model, loss_fn)`` builds its halves ``one2many`` and ``one2one`` by calling ``loss_fn`` as in 1, and keeps
-   its progress in ``updates``, ``o2m`` and ``o2o``.
-3. ``model.init_criterion()`` returns one of these two for a detection model.
-4. Nothing but ``bce`` reads the targets that it is given: box weights and ``target_scores_sum`` use the unsmoothed ones.
+1. ``v8DetectionLoss(model, tal_topk, tal_topk2)`` and its subclasses compute the loss in ``loss(preds, batch)``; the only
+   reader of the class logits ``preds["scores"]``, (B, K, A), is the classification term
+   ``self.bce(pred_scores, target_scores)``, weighted by ``*=`` and summed by ``sum()``, and the assigner.
+2. ``E2ELoss(model, loss_fn)`` builds its halves ``one2many`` and ``one2one`` by calling ``loss_fn`` as in 1, calls their
+   ``loss``, and keeps its progress in ``updates``, ``o2m`` and ``o2o``; ``model.init_criterion()`` returns 1 or 2.
+3. ``assigner.get_targets(gt_labels, gt_bboxes, target_gt_idx, fg_mask)`` makes the one-hot targets with
+   ``assigner.num_classes`` columns, and ``assigner(...)`` scales them by the soft score and returns
+   ``(labels, boxes, scores, ...)``.
+4. Apart from the classification term, the criterion only sums the target scores over classes.
+
+Two forms of the same maths exist. The lean form never makes a dense target, a dense sigmoid or a transposed copy of the
+logits; it is cheaper than stock without smoothing. The dense form is stock's own method with only ``bce`` replaced; it is
+the reference, and what a run uses when the lean form does not reproduce it.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 from functools import cache, partial
 from typing import Any
@@ -20,22 +29,20 @@ from typing import Any
 import torch
 import ultralytics
 from torch import Tensor, nn
-from ultralytics.utils import loss as ultralytics_loss
+from ultralytics.utils import LOGGER
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
+from ultralytics.utils.tal import TaskAlignedAssigner
 
+from det_ls.bce import foreground_bce_sum
 from det_ls.config import LabelSmoothing, ordered_names
+from det_ls.drift import excerpt, has_objects, largest_difference, tolerance
+from det_ls.lazy_scores import LazyScores
 from det_ls.similarity import SimilarityTable
 from det_ls.targets import apply_smoothing
 
-Criterion = v8DetectionLoss | E2ELoss
 
-
-class SmoothedBCEWithLogitsLoss(nn.BCEWithLogitsLoss):
-    """Element-wise binary cross-entropy against targets that are smoothed first.
-
-    Attributes:
-        matrix: The smoothing matrix P of shape (K, K).
-    """
+class DenseSmoothedBCE(nn.BCEWithLogitsLoss):
+    """Element-wise binary cross-entropy against dense targets that are smoothed first: the reference."""
 
     matrix: Tensor
 
@@ -62,7 +69,187 @@ class SmoothedBCEWithLogitsLoss(nn.BCEWithLogitsLoss):
         return super().forward(input.to(dtype), apply_smoothing(target.to(dtype), self.matrix))
 
 
-class LabelSmoothingDetectionLoss(v8DetectionLoss):
+class _LeanSum:
+    """What stands for the element-wise loss: it knows its class weights and its sum."""
+
+    def __init__(self, logits: Tensor, image: Tensor, anchor: Tensor, targets: Tensor) -> None:
+        self._arguments = logits, image, anchor, targets
+        self._class_weights: Tensor | None = None
+
+    def __imul__(self, class_weights: Tensor) -> _LeanSum:
+        self._class_weights = class_weights
+        return self
+
+    def sum(self) -> Tensor:
+        return foreground_bce_sum(*self._arguments, class_weights=self._class_weights)
+
+
+class LeanSmoothedBCE:
+    """Binary cross-entropy of lazy scores against soft scores and labels, smoothed row by row."""
+
+    def __init__(self, matrix: Tensor, assigner: _SoftScoreAssigner) -> None:
+        """Hold the smoothing matrix and the assigner that knows the rows' labels.
+
+        Args:
+            matrix: P of shape (K, K).
+            assigner: The criterion's assigner.
+        """
+        self.matrix = matrix
+        self.assigner = assigner
+
+    def __call__(self, scores: LazyScores, soft_scores: Tensor) -> _LeanSum:
+        """Gather the foreground rows.
+
+        Args:
+            scores: The class logits.
+            soft_scores: The assigner's scores of shape (B, A, 1), 0 on background.
+
+        Returns:
+            The loss, still to be weighted and summed.
+        """
+        image, anchor = soft_scores.squeeze(-1).nonzero(as_tuple=True)
+        dtype = torch.promote_types(scores.dtype, torch.float32)
+        labels = self.assigner.det_ls_labels[image, anchor].long()
+        targets = soft_scores[image, anchor].to(dtype) * self.matrix[labels].to(dtype)
+        return _LeanSum(scores.logits, image, anchor, targets)
+
+
+class _SoftScoreAssigner(TaskAlignedAssigner):
+    """Mixin for an assigner that hands on the soft score alone, (B, A, 1), and keeps the labels beside it."""
+
+    det_ls_labels: Tensor  # (B, A), of the latest call
+
+    def forward(self, pd_scores: Any, pd_bboxes: Tensor, anc_points: Tensor, gt_labels: Tensor, gt_bboxes: Tensor, *args: Any, **kwargs: Any) -> Any:  # fmt: skip  # noqa: E501
+        """Assign as stock does, and keep the labels."""
+        if gt_bboxes.shape[1] == 0:  # stock answers with zeros in the shape of the scores
+            pd_scores = pd_scores[..., 0].unsqueeze(-1)
+        result = super().forward(pd_scores, pd_bboxes, anc_points, gt_labels, gt_bboxes, *args, **kwargs)
+        self.det_ls_labels = result[0]
+        return result
+
+    def get_targets(self, gt_labels: Tensor, gt_bboxes: Tensor, target_gt_idx: Tensor, fg_mask: Tensor) -> Any:
+        """Let stock make the targets of a single class, and put the true labels beside them."""
+        num_classes, self.num_classes = self.num_classes, 1
+        try:
+            _, boxes, scores = super().get_targets(torch.zeros_like(gt_labels), gt_bboxes, target_gt_idx, fg_mask)
+        finally:
+            self.num_classes = num_classes
+        labels = gt_labels.squeeze(-1).long().gather(1, target_gt_idx.long()).clamp_(0)
+        return labels, boxes, scores
+
+
+@cache
+def _soft_score_class(stock: type) -> type:
+    """Derive the soft-score assigner from whichever assigner a criterion has."""
+    return type(f"SoftScore{stock.__name__}", (_SoftScoreAssigner, stock), {})
+
+
+class _Lean:
+    """Mixin that smooths the classification term of any criterion in the family of ``v8DetectionLoss``."""
+
+    bce: Any
+    assigner: Any
+    device: torch.device
+
+    def _start(self, matrix: Tensor) -> None:
+        """Take over a criterion that stock has just built."""
+        self._stock_assigner_class = type(self.assigner)
+        self._matrix = matrix.to(self.device, torch.float32 if self.device.type == "mps" else torch.float64)
+        self._verdict: bool | None = None  # whether this process found the lean form right
+        self._decided = False  # whether all processes have
+        self._take_form("dense")
+
+    @property
+    def smoothing_matrix(self) -> Tensor:
+        """The smoothing matrix P in use, of shape (K, K)."""
+        return self._matrix
+
+    @property
+    def form(self) -> str:
+        """``lean`` or ``dense``; a run starts dense and decides on its first training batch with an object."""
+        return self._form
+
+    def set_smoothing_matrix(self, matrix: Tensor) -> None:
+        """Replace the smoothing matrix, for the epochs of a schedule.
+
+        Args:
+            matrix: P of shape (K, K).
+        """
+        self._matrix = matrix.to(self._matrix)
+        self._take_form(self._form)
+
+    def loss(self, preds: dict[str, Any], batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute stock's loss with smoothed classification targets.
+
+        Args:
+            preds: The head's outputs; ``scores`` are the class logits of shape (B, K, A).
+            batch: The training batch.
+            *args: As in Ultralytics.
+            **kwargs: As in Ultralytics.
+
+        Returns:
+            What stock returns.
+        """
+        if not self._decided and torch.is_grad_enabled():
+            self._decide(preds, batch)
+        return self._loss(preds, batch, *args, **kwargs)
+
+    def _loss(self, preds: dict[str, Any], batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if self._form == "lean":
+            preds = {**preds, "scores": LazyScores(preds["scores"])}
+        return super().loss(preds, batch, *args, **kwargs)  # type: ignore[misc]
+
+    def _take_form(self, form: str) -> None:
+        """Set ``bce`` and the assigner's class: ``lean``, ``dense``, or ``stock`` for the check."""
+        self._form = form
+        lean = form == "lean"
+        self.assigner.__class__ = _soft_score_class(self._stock_assigner_class) if lean else self._stock_assigner_class
+        if form == "stock":
+            self.bce = nn.BCEWithLogitsLoss(reduction="none")
+        else:
+            self.bce = LeanSmoothedBCE(self._matrix, self.assigner) if lean else DenseSmoothedBCE(self._matrix)
+
+    def _twin(self, form: str, matrix: Tensor) -> Any:
+        """Return a copy of this criterion in another form, which shares nothing that a call changes."""
+        twin = copy.copy(self)
+        twin.assigner = copy.deepcopy(self.assigner)
+        twin._matrix, twin._decided = matrix, True
+        twin._take_form(form)
+        return twin
+
+    def _decide(self, preds: dict[str, Any], batch: dict[str, Any]) -> None:
+        """Find out, on the first training batch with an object, whether the lean form may be used for the run."""
+        if self._verdict is None and has_objects(batch):
+            self._verdict, reason = self._check(preds, batch)
+            if not self._verdict:
+                LOGGER.warning(
+                    f"label_smoothing: with ultralytics {ultralytics.__version__} the fast form of "
+                    f"{type(self).__name__} {reason}; this run uses the slower dense form, with the same numbers."
+                )
+        agreed = _agree(self._verdict, self.device)
+        if agreed is not None:
+            self._decided = True
+            self._take_form("lean" if agreed else "dense")
+
+    def _check(self, preds: dict[str, Any], batch: dict[str, Any]) -> tuple[bool, str]:
+        """Compare lean with dense at the run's own P, and with stock at P = I."""
+        identity = torch.eye(len(self._matrix), dtype=self._matrix.dtype, device=self._matrix.device)
+        limit = tolerance(preds["scores"].dtype)
+        try:
+            preds, batch = excerpt(preds, batch)
+            for form, matrix in (("dense", self._matrix), ("stock", identity)):
+                lean, reference = self._twin("lean", matrix), self._twin(form, matrix)
+                difference = largest_difference(lean._loss, reference._loss, preds, batch)
+                if difference > limit:
+                    return False, f"differs from the {form} one by {difference:.1e} (more than {limit:.0e})"
+        # Whatever an unknown version makes go wrong here, out of memory included, must not stop or halve the run: the
+        # dense form is stock's own method, and the warning says what happened.
+        except Exception as error:
+            return False, f"fails ({type(error).__name__}: {error})"
+        return True, ""
+
+
+class LabelSmoothingDetectionLoss(_Lean, v8DetectionLoss):
     """The YOLO detection loss with smoothed classification targets; box and DFL terms are stock.
 
     Examples:
@@ -88,22 +275,9 @@ class LabelSmoothingDetectionLoss(v8DetectionLoss):
             ValueError: If a key's value does not fit the model's classes.
         """
         check_ultralytics()
-        matrix = _matrix(model, keys)
+        matrix = _first_matrix(model, keys)
         super().__init__(model, tal_topk, tal_topk2)
-        self.set_smoothing_matrix(matrix)
-
-    @property
-    def smoothing_matrix(self) -> Tensor:
-        """The smoothing matrix P in use, of shape (K, K)."""
-        return self.bce.matrix
-
-    def set_smoothing_matrix(self, matrix: Tensor) -> None:
-        """Replace the smoothing matrix, for the epochs of a schedule.
-
-        Args:
-            matrix: P of shape (K, K).
-        """
-        self.bce = SmoothedBCEWithLogitsLoss(matrix.to(self.device))
+        self._start(matrix)
 
 
 def smoothed_criterion(model: nn.Module, **keys: Any) -> Any:
@@ -160,6 +334,19 @@ def halves(criterion: Any) -> list[Any]:
     return [criterion.one2many, criterion.one2one] if isinstance(criterion, E2ELoss) else [criterion]
 
 
+def describe(criterion: Any) -> str:
+    """Name a criterion as a log line should.
+
+    Args:
+        criterion: A detection criterion.
+
+    Returns:
+        For example ``E2ELoss of LabelSmoothingDetectionLoss``.
+    """
+    inner = type(halves(criterion)[0]).__name__
+    return inner if halves(criterion) == [criterion] else f"{type(criterion).__name__} of {inner}"
+
+
 def copy_progress(source: Any, target: Any) -> None:
     """Carry an end-to-end criterion's progress over to its replacement.
 
@@ -169,35 +356,6 @@ def copy_progress(source: Any, target: Any) -> None:
     """
     if isinstance(source, E2ELoss) and isinstance(target, E2ELoss):
         target.updates, target.o2m, target.o2o = source.updates, source.o2m, source.o2o
-
-
-@cache
-def check_ultralytics() -> None:
-    """Check, once, what this module assumes of Ultralytics.
-
-    Raises:
-        RuntimeError: If an assumption does not hold; it names the version and what is missing.
-    """
-    missing = []
-    for cls, wanted in ((v8DetectionLoss, ("model", "tal_topk", "tal_topk2")), (E2ELoss, ("model", "loss_fn"))):
-        if not set(wanted) <= set(inspect.signature(cls).parameters):
-            missing.append(f"{cls.__name__}({', '.join(wanted)})")
-    source = inspect.getsource(ultralytics_loss.v8DetectionLoss)
-    if "self.bce(" not in source:
-        missing.append("v8DetectionLoss.bce")
-    if missing:
-        raise RuntimeError(
-            f"det-ls does not know the losses of ultralytics {ultralytics.__version__}: expected {', '.join(missing)}; "
-            "install a supported version (>= 8.4.50, < 8.5)."
-        )
-
-
-def _matrix(model: nn.Module, keys: dict[str, Any]) -> Tensor:
-    """Build the smoothing matrix at the schedule's start for a model's classes."""
-    smoothing = LabelSmoothing.from_args(keys)
-    path = smoothing.label_smoothing_similarity
-    table = None if path is None else SimilarityTable.read(path)
-    return smoothing.matrix(model_class_names(model), table)
 
 
 def model_class_names(model: nn.Module) -> list[str]:
@@ -212,3 +370,50 @@ def model_class_names(model: nn.Module) -> list[str]:
     num_classes = int(model.model[-1].nc)
     names = ordered_names(getattr(model, "names", None) or {})
     return names if len(names) == num_classes else [str(i) for i in range(num_classes)]
+
+
+@cache
+def check_ultralytics() -> None:
+    """Check, once, the names and signatures that this module assumes of Ultralytics.
+
+    Raises:
+        RuntimeError: If one does not hold; it names the version and what is missing.
+    """
+    wanted = (
+        (v8DetectionLoss, "__init__", ("model", "tal_topk", "tal_topk2")),
+        (v8DetectionLoss, "loss", ("preds", "batch")),
+        (E2ELoss, "__init__", ("model", "loss_fn")),
+        (TaskAlignedAssigner, "get_targets", ("gt_labels", "gt_bboxes", "target_gt_idx", "fg_mask")),
+        (TaskAlignedAssigner, "forward", ("pd_scores", "pd_bboxes", "anc_points", "gt_labels", "gt_bboxes")),
+    )
+    missing = [
+        f"{cls.__name__}.{method}({', '.join(names)})"
+        for cls, method, names in wanted
+        if not set(names) <= set(inspect.signature(getattr(cls, method, lambda: None)).parameters)
+    ]
+    if "self.bce(" not in inspect.getsource(v8DetectionLoss):
+        missing.append("v8DetectionLoss.bce")
+    if missing:
+        raise RuntimeError(
+            f"det-ls does not know the losses of ultralytics {ultralytics.__version__}: expected {', '.join(missing)}; "
+            "install a supported version (>= 8.4.50, < 8.5)."
+        )
+
+
+def _first_matrix(model: nn.Module, keys: dict[str, Any]) -> Tensor:
+    """Build the smoothing matrix at the schedule's start for a model's classes."""
+    smoothing = LabelSmoothing.from_args(keys)
+    path = smoothing.label_smoothing_similarity
+    table = None if path is None else SimilarityTable.read(path)
+    return smoothing.matrix(model_class_names(model), table)
+
+
+def _agree(verdict: bool | None, device: torch.device) -> bool | None:
+    """Return what all processes of a distributed run say: False if one does, None if one has not seen an object yet."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return verdict
+    votes = torch.tensor([verdict is False, verdict is None], dtype=torch.int32, device=device)
+    distributed.all_reduce(votes, op=distributed.ReduceOp.MAX)
+    wrong, undecided = votes.tolist()
+    return False if wrong else None if undecided else True

@@ -33,7 +33,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from det_ls.config import LabelSmoothing, ordered_names, split_keys
 from det_ls.datasets import class_names, dataset_root, local_data_file
-from det_ls.losses import copy_progress, set_smoothing_matrix, smoothed_criterion
+from det_ls.losses import copy_progress, describe, set_smoothing_matrix, smoothed_criterion
 from det_ls.similarity import SimilarityTable
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class LabelSmoothingTrainerMixin(_Base):
         copy_progress(getattr(model, "criterion", None), criterion)
         model.criterion = self._criterion = criterion
         self._apply_schedule(self.start_epoch)
-        LOGGER.info(f"label smoothing: {self.smoothing.describe()}, using {type(criterion).__name__}")
+        LOGGER.info(f"label smoothing: {self.smoothing.describe()}, using {describe(criterion)}")
 
     def run_callbacks(self, event: str) -> None:
         """Set the epoch's epsilon before any callback of its start runs.
