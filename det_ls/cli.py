@@ -89,7 +89,7 @@ def passthrough(words: Sequence[str]) -> Any:
             entrypoint()
         return None
 
-    LabelSmoothing.from_args(keys)  # before anything else happens
+    smoothing = LabelSmoothing.from_args(keys)  # checked before anything else happens
     with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
         if cfg is not None:  # stock would drop label_smoothing from the file and refuse the other keys
             from ultralytics.utils import YAML
@@ -99,7 +99,7 @@ def passthrough(words: Sequence[str]) -> Any:
             stock_words = [*stock_words, f"cfg={file}"]
         with _argv(stock_words), _our_models(keys) as trained:
             entrypoint()
-    if not trained:
+    if smoothing.enabled and not trained:
         refuse_keys(keys, "expected a YOLO detection model, got one that det-ls does not train.")
     return trained[-1] if trained else None
 
@@ -163,7 +163,9 @@ def check_parameters(function: Callable[..., Any], arguments: dict[str, Any], mo
     parameters = inspect.signature(function).parameters
     for key in arguments:
         if key not in parameters:
-            raise TypeError(f"{key}: expected one of the keys of det-ls {mode} ({', '.join(parameters)}), got an unknown key.")
+            raise TypeError(
+                f"{key}: expected one of the keys of det-ls {mode} ({', '.join(parameters)}), got an unknown key."
+            )
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise TypeError(f"{name}: expected {name}=... for det-ls {mode}, got none.")
@@ -185,7 +187,7 @@ def summary(evaluation: Any) -> str:
 
 
 def _parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any], dict[str, Any] | None]:
-    """Split a yolo command: words without keys and cfg, merged arguments (argv over cfg), and the cfg file's content."""
+    """Split a yolo command: words without keys and cfg, merged arguments (argv over cfg), the cfg file's content."""
     from ultralytics.cfg import MODES, merge_equals_args, parse_key_value_pair
     from ultralytics.utils import YAML, checks
 
@@ -227,7 +229,7 @@ def _argv(words: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def _our_models(keys: dict[str, Any]) -> Iterator[list[Any]]:
-    """Put our ``YOLO`` where the entry point looks it up, and refuse the keys for the families it builds by file name."""
+    """Put our ``YOLO`` where the entry point looks it up, and refuse the keys for families it builds by file name."""
     import ultralytics
 
     from det_ls.model import YOLO

@@ -74,7 +74,7 @@ class LabelSmoothing:
                 raise ValueError(f"{key}: expected one of {', '.join(allowed)}, got {getattr(self, key)!r}.")
         if self.label_smoothing_similarity is not None:
             path = self.label_smoothing_similarity
-            if not hasattr(path, "__fspath__") and not isinstance(path, str) or not str(path):
+            if (not hasattr(path, "__fspath__") and not isinstance(path, str)) or not str(path):
                 raise TypeError(f"label_smoothing_similarity: expected the path of a CSV file, got {path!r}.")
             object.__setattr__(self, "label_smoothing_similarity", str(path))
             if self.label_smoothing_mode != "redistribute":
@@ -143,7 +143,9 @@ class LabelSmoothing:
                 continue
             index = _class_index(key, names)
             if index in seen:
-                raise ValueError(f"label_smoothing: expected each class once, got {seen[index]!r} and {key!r}, the same class.")
+                raise ValueError(
+                    f"label_smoothing: expected each class once, got {seen[index]!r} and {key!r}, the same class."
+                )
             seen[index] = key
             values[index] = float(value)
         return values
@@ -221,7 +223,11 @@ def split_keys(args: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     """
     known = [f.name for f in fields(LabelSmoothing)]
     for key in args:
-        if "smooth" in str(key) and not str(key).startswith(PREFIX) and (close := get_close_matches(str(key), known, 1)):
+        if (
+            "smooth" in str(key)
+            and not str(key).startswith(PREFIX)
+            and (close := get_close_matches(str(key), known, 1))
+        ):
             raise TypeError(f"{key}: expected a known key, did you mean {close[0]!r}?")
     keys = {k: v for k, v in args.items() if str(k).startswith(PREFIX)}
     return keys, {k: v for k, v in args.items() if k not in keys}

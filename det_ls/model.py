@@ -15,7 +15,7 @@ from ultralytics import RTDETR, YOLOE, YOLOWorld
 from ultralytics.engine.model import Model
 from ultralytics.utils import YAML, checks
 
-from det_ls.config import refuse_keys, split_keys
+from det_ls.config import refuse_keys
 from det_ls.trainer import DetectionTrainer, LabelSmoothingTrainerMixin, check_keys
 
 TRAINERS: dict[str, type[LabelSmoothingTrainerMixin]] = {"detect": DetectionTrainer}
@@ -43,8 +43,8 @@ def _mode_refusal(mode: str) -> str:
 class YOLO(ultralytics.YOLO):
     """``ultralytics.YOLO`` whose ``train`` understands ``label_smoothing`` and its companions.
 
-    Everything else is the parent's. The keys are refused, never dropped, where they cannot take effect: modes other than
-    train, tasks and trainers without support, YOLO-World, YOLOE and RT-DETR models.
+    Everything else is the parent's. The keys are refused, never dropped, where they cannot take effect: modes other
+    than train, tasks and trainers without support, YOLO-World, YOLOE and RT-DETR models.
 
     Examples:
         >>> model = YOLO("yolo11n.yaml")
@@ -54,7 +54,9 @@ class YOLO(ultralytics.YOLO):
         ValueError: label_smoothing: expected in train mode only, got mode 'predict', where it would have no effect.
     """
 
-    def __init__(self, model: str | Path | Model = "yolo26n.pt", task: str | None = None, verbose: bool = False) -> None:
+    def __init__(
+        self, model: str | Path | Model = "yolo26n.pt", task: str | None = None, verbose: bool = False
+    ) -> None:
         """Load or build a model as Ultralytics does.
 
         Args:
@@ -69,7 +71,9 @@ class YOLO(ultralytics.YOLO):
             super().__init__(model, task, verbose)
         except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:  # as versions differ
             if isinstance(model, (str, Path)) and Path(model).is_file() and Path(model).suffix == ".pt":
-                raise ValueError(f"model: expected a readable checkpoint, got {str(model)!r}, which is not one.") from error
+                raise ValueError(
+                    f"model: expected a readable checkpoint, got {str(model)!r}, which is not one."
+                ) from error
             raise
         if not isinstance(self, YOLO):  # Ultralytics swapped the class for another family's
             self.__class__ = next(guard for family, guard in _GUARDS.items() if issubclass(type(self), family))

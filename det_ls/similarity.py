@@ -48,7 +48,7 @@ class SimilarityTable:
 
     @classmethod
     def parse(cls, text: str, source: str) -> SimilarityTable:
-        """Check the text of a table.
+        r"""Check the text of a table.
 
         Args:
             text: The CSV text.
@@ -61,7 +61,7 @@ class SimilarityTable:
             ValueError: If it is not a square table of finite, non-negative numbers with matching names.
 
         Examples:
-            >>> SimilarityTable.parse(",cat,dog\\ncat,1,2\\ndog,0,1\\n", "table.csv").for_classes(["dog", "cat"])
+            >>> SimilarityTable.parse(",cat,dog\ncat,1,2\ndog,0,1\n", "table.csv").for_classes(["dog", "cat"])
             [[1.0, 0.0], [2.0, 1.0]]
         """
         what = f"label_smoothing_similarity: {source}"
@@ -70,7 +70,9 @@ class SimilarityTable:
             raise ValueError(f"{what}: expected a header and one row for each class, got {len(lines)} lines.")
         names, first_column = lines[0][1:], [line[0] for line in lines[1:]]
         if names != first_column:
-            raise ValueError(f"{what}: expected the same class names in header and first column, got {names} and {first_column}.")
+            raise ValueError(
+                f"{what}: expected the same class names in header and first column, got {names} and {first_column}."
+            )
         if len(set(names)) != len(names):
             raise ValueError(f"{what}: expected each class name once, got {names}.")
         rows = []

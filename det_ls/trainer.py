@@ -208,7 +208,9 @@ class LabelSmoothingTrainerMixin(_Base):
         for key in self._given:
             old, new = saved_args.get(key), given.get(key)
             if old != new and key != "label_smoothing_similarity":
-                LOGGER.warning(f"Resume ignores {key}={new}, using the checkpoint's {key}={old}. Start a new run to change it.")
+                LOGGER.warning(
+                    f"Resume ignores {key}={new}, using the checkpoint's {key}={old}. Start a new run to change it."
+                )
         self._set_smoothing(saved, beside=last.parent.parent)
 
     def _copy_table(self) -> None:

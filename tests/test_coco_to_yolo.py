@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,9 +16,7 @@ import pytest
 import yaml
 from pycocotools.coco import COCO
 
-REPOSITORY = Path(__file__).parents[1]
-SCRIPT = REPOSITORY / "scripts" / "coco_to_yolo.py"
-SHARED = Path(os.environ.get("DET_LS_DATA", REPOSITORY.parent / "shared" / "data"))
+SCRIPT = Path(__file__).parents[1] / "scripts" / "coco_to_yolo.py"
 
 specification = importlib.util.spec_from_file_location("coco_to_yolo", SCRIPT)
 coco_to_yolo = importlib.util.module_from_spec(specification)
@@ -116,17 +113,15 @@ def test_ultralytics_reads_the_boxes_that_pycocotools_reads(source, tmp_path):
         assert_same_boxes(found, coco_boxes(source / "annotations" / f"instances_{split}2017.json"))
 
 
-def test_coco_tiny_keeps_its_boxes_and_image_ids(tmp_path):
-    if not (SHARED / "coco-tiny").is_dir():
-        pytest.skip(f"coco-tiny is not in '{SHARED}'")
-    before = sorted(str(x) for x in (SHARED / "coco-tiny").rglob("*"))
-    data_file = convert(SHARED / "coco-tiny", tmp_path / "out")
+def test_coco_tiny_keeps_its_boxes_and_image_ids(shared_data, tmp_path):
+    before = sorted(str(x) for x in (shared_data / "coco-tiny").rglob("*"))
+    data_file = convert(shared_data / "coco-tiny", tmp_path / "out")
     data = yaml.safe_load(data_file.read_text(encoding="utf-8"))
     for split in ("train", "val"):
         expected = coco_boxes(data_file.parent / data["annotations"][split])
         assert len(expected) == 80
         assert_same_boxes(stock_boxes(data_file, split), expected)
-    assert sorted(str(x) for x in (SHARED / "coco-tiny").rglob("*")) == before
+    assert sorted(str(x) for x in (shared_data / "coco-tiny").rglob("*")) == before
 
 
 def test_all_categories_become_classes_in_the_order_of_their_ids(source, tmp_path):
@@ -171,14 +166,12 @@ def test_a_folder_with_files_is_not_overwritten(source, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"categories": CATEGORIES[:2] + [{"id": 17, "name": "other"}]}, "Expected the same categories in .*val2017"),
+        ({"categories": [*CATEGORIES[:2], {"id": 17, "name": "other"}]}, "Expected the same categories in .*val2017"),
         ({"categories": CATEGORIES[:1]}, r"have an unknown category_id, such as \[3\]"),
         ({"images": instances()["images"][1:]}, r"have an unknown image_id, such as \[11\]"),
         ({"annotations": None}, "to list images, annotations and categories"),
-        (
-            {"images": [{**x, "file_name": f"../{x['id']}.png"} for x in instances()["images"]]},
-            "stay inside the folder",
-        ),
+        ({"annotations": [{"image_id": 5, "category_id": 3}]}, "Expected each of the annotations .* 'bbox'"),
+        ({"images": [{**x, "file_name": "../up.png"} for x in instances()["images"]]}, "stay inside the folder"),
         ({"images": [{**x, "file_name": "background.png"} for x in instances()["images"]]}, "share one label file"),
     ],
 )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from ultralytics.utils import ROOT as ULTRALYTICS
 from det_ls.datasets import check_dataset, class_names, dataset_root, local_data_file
 
 REPOSITORY = Path(__file__).parents[1]
-SHARED = Path(os.environ.get("DET_LS_DATA", REPOSITORY.parent / "shared" / "data"))
 PACKAGED = ULTRALYTICS / "cfg" / "datasets"
 
 
@@ -157,10 +155,8 @@ def test_a_broken_yaml_changes_nothing(tmp_path, monkeypatch, stock_root, text):
         assert stock_root == utils.DATASETS_DIR
 
 
-def test_brain_tumor_is_found_in_det_ls_data(monkeypatch, stock_root):
-    if not (SHARED / "brain-tumor").is_dir():
-        pytest.skip(f"brain-tumor is not in '{SHARED}'")
-    monkeypatch.setenv("DET_LS_DATA", str(SHARED))
+def test_brain_tumor_is_found_in_det_ls_data(shared_data, monkeypatch, stock_root):
+    monkeypatch.setenv("DET_LS_DATA", str(shared_data))
     data = check_dataset(REPOSITORY / "datasets" / "brain-tumor.yaml")
     assert len(list(Path(data["train"]).iterdir())) == 893
     assert len(list(Path(data["val"]).iterdir())) == 223

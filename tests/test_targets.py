@@ -88,7 +88,9 @@ def test_binary_follows_darknet_on_foreground_rows():
 
 
 def test_background_moves_the_share_to_no_other_class():
-    torch.testing.assert_close(smooth_targets(torch.tensor([[0.0, 0.8]]), 0.1, "background"), torch.tensor([[0.0, 0.72]]))
+    torch.testing.assert_close(
+        smooth_targets(torch.tensor([[0.0, 0.8]]), 0.1, "background"), torch.tensor([[0.0, 0.72]])
+    )
 
 
 def test_binary_warns_above_twenty_classes_only():

@@ -12,11 +12,11 @@ import pytest
 import torch
 import ultralytics
 import yaml
+from conftest import make_dataset
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from ultralytics.utils.patches import torch_load
 
 import det_ls
-from conftest import make_dataset
 from det_ls import cli
 from det_ls.losses import LabelSmoothingDetectionLoss, halves
 
@@ -81,7 +81,10 @@ print("BOXES", json.dumps(boxes.tolist()), onnx)
 def predictions_without_det_ls(file: Path, data: Path, tmp_path: Path) -> list:
     pytest.importorskip("onnx")
     done = subprocess.run(
-        [sys.executable, "-c", PORTABLE, str(file), str(data), str(tmp_path)], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-c", PORTABLE, str(file), str(data), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("BOXES"))
@@ -118,7 +121,9 @@ def test_an_interrupted_checkpoint_holds_the_keys_as_plain_values(tiny, quick):
     model = det_ls.YOLO("yolo11n.yaml")
     model.add_callback("on_fit_epoch_end", interrupt)
     with pytest.raises(Interrupted):
-        model.train(data=str(tiny), label_smoothing={"green": 0.2}, label_smoothing_mode="background", **{**quick, "epochs": 2})
+        model.train(
+            data=str(tiny), label_smoothing={"green": 0.2}, label_smoothing_mode="background", **{**quick, "epochs": 2}
+        )
     args = torch_load(model.trainer.last, map_location="cpu")["train_args"]
     saved = {k: v for k, v in args.items() if k.startswith("label_smoothing")}
     assert saved == {
@@ -304,7 +309,9 @@ def test_modes_of_the_command_line_that_do_not_train_refuse_the_key(mode, capsys
 def test_a_stock_trainer_with_the_key_is_refused(tiny):
     from ultralytics.models.yolo.detect import DetectionTrainer
 
-    with pytest.raises(ValueError, match="expected a trainer derived from det_ls.DetectionTrainer, got DetectionTrainer"):
+    with pytest.raises(
+        ValueError, match="expected a trainer derived from det_ls.DetectionTrainer, got DetectionTrainer"
+    ):
         det_ls.YOLO("yolo11n.yaml").train(trainer=DetectionTrainer, data=str(tiny), label_smoothing=0.1)
 
 
@@ -339,7 +346,9 @@ def test_an_unknown_trainer_is_said_to_be_unknown(monkeypatch):
 
     monkeypatch.delattr(ultralytics.engine.trainer, "generate_ddp_command")
     trainer.check_ultralytics.cache_clear()
-    with pytest.raises(RuntimeError, match=rf"trainer of ultralytics {ultralytics.__version__}: expected .*generate_ddp_command"):
+    with pytest.raises(
+        RuntimeError, match=rf"trainer of ultralytics {ultralytics.__version__}: expected .*generate_ddp_command"
+    ):
         trainer.check_ultralytics()
     trainer.check_ultralytics.cache_clear()
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 import ultralytics
 import yaml
+from conftest import make_dataset
 from probe import watch_training
 
 import det_ls
-from conftest import make_dataset
 from det_ls import cli
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,12 @@ def test_command_line_smooths(source, tiny, quick, tmp_path):
     cfg = tmp_path / "with space.yaml"
     cfg.write_text(yaml.safe_dump({**quick, "data": str(tiny), "model": "yolo11n.yaml", "label_smoothing": 0.25}))
     words = {
-        "argument": ["model=yolo11n.yaml", f"data={tiny}", "label_smoothing=0.25", *(f"{k}={v}" for k, v in quick.items())],
+        "argument": [
+            "model=yolo11n.yaml",
+            f"data={tiny}",
+            "label_smoothing=0.25",
+            *(f"{k}={v}" for k, v in quick.items()),
+        ],
         "cfg": [f"cfg={cfg}"],
         "both": [f"cfg={cfg}", "label_smoothing=0.1"],
     }[source]
@@ -97,9 +102,7 @@ def test_per_class_mapping_smooths_each_class_with_its_own(tiny, quick):
 def test_schedule_sets_first_middle_and_last_epoch(schedule, expected, tiny, quick):
     model = det_ls.YOLO("yolo26n.yaml")
     with watch_training() as records:
-        model.train(
-            data=str(tiny), label_smoothing=0.3, label_smoothing_schedule=schedule, **{**quick, "epochs": 3}
-        )
+        model.train(data=str(tiny), label_smoothing=0.3, label_smoothing_schedule=schedule, **{**quick, "epochs": 3})
     for epoch, eps in enumerate(expected):
         assert_epsilon(records, eps, 2, epoch)
     rows = [line.split(",") for line in (model.trainer.save_dir / "results.csv").read_text().splitlines()]
@@ -125,9 +128,7 @@ def interrupted(tiny, quick):
     model = det_ls.YOLO("yolo26n.yaml")
     model.add_callback("on_fit_epoch_end", interrupt_after_epoch(0))
     with pytest.raises(Interrupted):
-        model.train(
-            data=str(tiny), label_smoothing=0.3, label_smoothing_schedule="linear", **{**quick, "epochs": 3}
-        )
+        model.train(data=str(tiny), label_smoothing=0.3, label_smoothing_schedule="linear", **{**quick, "epochs": 3})
     return model.trainer.last
 
 
@@ -157,7 +158,8 @@ def test_resume_restores_the_end_to_end_weights(interrupted):
     seen = []
     model = det_ls.YOLO(interrupted)
     model.add_callback(
-        "on_train_start", lambda t: seen.append((t.model.criterion.updates, t.model.criterion.o2m, t.model.criterion.o2o))
+        "on_train_start",
+        lambda t: seen.append((t.model.criterion.updates, t.model.criterion.o2m, t.model.criterion.o2o)),
     )
     model.train(resume=True)
     assert seen == [(1, pytest.approx(0.45), pytest.approx(0.55))]  # half of the way from 0.8 to 0.1
@@ -239,9 +241,7 @@ def test_the_copy_of_the_table_survives_the_launch_of_ddp_workers(tiny, quick, t
     trainer.args.device = "0,1"
     seen = []
     copy = trainer.save_dir / "label_smoothing_similarity.csv"
-    monkeypatch.setattr(
-        "ultralytics.engine.trainer.subprocess.run", lambda *a, **k: seen.append(copy.read_text())
-    )
+    monkeypatch.setattr("ultralytics.engine.trainer.subprocess.run", lambda *a, **k: seen.append(copy.read_text()))
     pytest.importorskip("cloudpickle")
     trainer.train()
     assert seen == [",red,green,blue\nred,0,1,0\ngreen,1,0,0\nblue,0,1,0\n"]

@@ -1,0 +1,32 @@
+# Two commands: `make demo` and `make test`. Nothing but Python (>= 3.10) and git is needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# No user's Ultralytics settings are touched, and no test or demo waits for the network.
+export YOLO_CONFIG_DIR ?= $(CURDIR)/$(VENV)
+export YOLO_OFFLINE ?= True
+export YOLO_AUTOINSTALL ?= False
+
+.PHONY: demo test lint clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python scripts/demo.py
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs/demo
