@@ -130,8 +130,10 @@ def test_detection_ids_are_positions_and_nothing_is_printed(capfd: pytest.Captur
 def test_loaded_json_of_the_caller_is_left_alone() -> None:
     gt, detections = hard_set()
     before = copy.deepcopy((gt, detections))
-    evaluate_detections(gt, detections)
+    result = evaluate_detections(gt, detections)
     assert (gt, detections) == before
+    assert result.ground_truth == before[0]  # without what pycocotools writes into it
+    assert result.detections == before[1]
 
 
 def test_string_image_ids_give_the_same_numbers(tmp_path: Path) -> None:
@@ -151,6 +153,12 @@ def test_annotation_ids_do_not_matter(ids: str, tmp_path: Path) -> None:
     for i, annotation in enumerate(gt["annotations"]):
         annotation["id"] = {"from zero": i, "absent": None, "repeated": 5, "strings": f"a{i}"}[ids]
     assert values(evaluate_detections(gt, detections).stats) == expected
+
+
+def test_an_annotation_with_the_id_zero_can_be_found() -> None:
+    box = {"image_id": 1, "category_id": 1, "bbox": [5, 5, 50, 50]}
+    gt = {"images": [{"id": 1}], "annotations": [{**box, "id": 0}], "categories": [{"id": 1}]}
+    assert evaluate_detections(gt, [{**box, "score": 0.5}]).stats["AP"] == pytest.approx(1.0)
 
 
 def test_absent_area_and_crowd_flag_mean_the_box_and_no_crowd(tmp_path: Path) -> None:
@@ -214,7 +222,8 @@ def test_evaluating_files_needs_neither_torch_nor_ultralytics() -> None:
     [
         ({"image_id": 4}, r"every image_id of detections .* \(such as \d+\), got 4\."),
         ({"image_id": "5"}, r"every image_id of detections .*, got '5'\."),
-        ({"image_id": None}, r"every image_id of detections .*, got 'None'\."),
+        ({"image_id": None}, r"every image_id of detections .*, got None\."),
+        ({"image_id": [5]}, r"every image_id of detections .*, got \[5\]\."),
         ({"category_id": 2}, r"every category_id of detections .* \(such as 1\), got 2\."),
         ({"score": float("nan")}, r"every score of detections .* finite number, got others in image \d+\."),
         ({"score": float("inf")}, r"every score of detections"),
@@ -230,6 +239,11 @@ def test_bad_detection_is_named(change: dict[str, Any], message: str) -> None:
     gt, detections = hard_set()
     with pytest.raises(ValueError, match=message):
         evaluate_detections(gt, [*detections, {**detections[0], **change}])
+
+
+def test_entries_have_to_be_mappings() -> None:
+    with pytest.raises(ValueError, match=r"entries of detections to be mappings, got \[5, 1\]"):
+        evaluate_detections(hard_set()[0], [[5, 1]])
 
 
 def test_only_three_unknown_images_are_named() -> None:

@@ -294,7 +294,7 @@ def test_coco_tiny_is_evaluated_with_its_official_annotations(shared_data: Path,
     annotations = {split: f"annotations/instances_{split}2017.json" for split in ("train", "val")}
     data.write_text(yaml.safe_dump({**content, "annotations": annotations}))
     coco_model = save_model(tmp_path / "coco.pt", tuple(names.values()))
-    result = evaluate(coco_model, data, **QUICK, conf=0.5)
+    result = evaluate(coco_model, data, **QUICK, max_det=40)
     official = json.loads((root / annotations["val"]).read_text())
     assert (result.n_images, result.n_gt + result.n_crowd) == (80, len(official["annotations"]))
     assert {d["image_id"] for d in result.detections} <= {image["id"] for image in official["images"]}

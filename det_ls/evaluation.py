@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Evaluate a detector, or COCO files from any detector, with pycocotools."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import det_ls
+from det_ls.coco import (
+    GroundTruth,
+    ImageId,
+    Json,
+    coco_evaluate,
+    examples,
+    ground_truth_for,
+    read_detections,
+    read_ground_truth,
+)
+
+if TYPE_CHECKING:
+    from pycocotools.cocoeval import COCOeval
+
+    from det_ls.predictions import Predictions
+
+# The names of COCOeval.stats, in its order.
+STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_SIZES = {"s": "small", "m": "medium", "l": "large"}
+METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE = "metrics.json", "predictions.json", "ground_truth.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of an evaluation.
+
+    Attributes:
+        stats: The 12 COCO stats by name, in [0, 1]; None where COCO defines none. ``AP`` is the mean over IoU 0.50 to
+            0.95, ``s``, ``m`` and ``l`` are COCO's size ranges, ``AR1``, ``AR10`` and ``AR100`` the average recall at
+            that many detections an image and class.
+        ap_per_class: AP by class name; None for a class without ground truth.
+        n_images: Images of the ground truth.
+        n_gt: Objects of the ground truth, crowd regions left out.
+        n_crowd: Crowd regions of the ground truth.
+        n_detections: Detections, before COCO's limit of 100 an image and class.
+        undefined: The reason for each number that is None, by its name.
+        protocol: How the numbers came about: settings, data, the weights' hash, versions.
+        ground_truth: The COCO instances that were used.
+        detections: The COCO results that were used.
+    """
+
+    stats: dict[str, float | None]
+    ap_per_class: dict[str, float | None]
+    n_images: int
+    n_gt: int
+    n_crowd: int
+    n_detections: int
+    undefined: dict[str, str]
+    protocol: dict[str, Any]
+    ground_truth: Json = field(repr=False, compare=False)
+    detections: list[Json] = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the boxes as one dictionary that JSON can hold."""
+        return {
+            **self.stats,
+            "n_images": self.n_images,
+            "n_gt": self.n_gt,
+            "n_crowd": self.n_crowd,
+            "n_detections": self.n_detections,
+            "ap_per_class": dict(self.ap_per_class),
+            "undefined": dict(self.undefined),
+            "protocol": dict(self.protocol),
+        }
+
+    def save(self, folder: str | Path, exist_ok: bool = False) -> None:
+        """Write ``predictions.json`` (COCO results) and ``metrics.json``, each complete or not at all.
+
+        Ground truth that was built from YOLO labels goes into ``ground_truth.json`` (COCO instances) beside them: it
+        says which image an id means, and lets :func:`evaluate_detections` repeat the evaluation.
+
+        Args:
+            folder: Where to write; made if need be.
+            exist_ok: Whether to replace files that are there.
+
+        Raises:
+            FileExistsError: If a file is there and ``exist_ok`` is False, or the folder is a file.
+        """
+        check_save_dir(folder, exist_ok)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _write_json(Path(folder) / PREDICTIONS_FILE, self.detections)
+        if self.protocol.get("ground_truth") == "labels":
+            _write_json(Path(folder) / GROUND_TRUTH_FILE, self.ground_truth)
+        _write_json(Path(folder) / METRICS_FILE, self.to_dict(), indent=2)
+
+
+def evaluate(
+    model: object,
+    data: str | Path,
+    split: str = "val",
+    *,
+    annotations: str | Path | Mapping[str, Any] | None = None,
+    imgsz: int = 640,
+    batch: int = 16,
+    conf: float = 0.001,
+    iou: float = 0.7,
+    max_det: int = 300,
+    device: object = None,
+    workers: int = 8,
+    end2end: bool | None = None,
+    save_dir: str | Path | None = None,
+    exist_ok: bool = False,
+) -> Evaluation:
+    """Evaluate a detection model on a dataset split with pycocotools.
+
+    The ground truth is the official instances JSON where the dataset has one, otherwise it is built from the YOLO
+    labels; the predictions come from the stock Ultralytics validation pipeline. Nothing is written without
+    ``save_dir``.
+
+    Args:
+        model: Path of a checkpoint or exported model, an ``ultralytics.YOLO``, or a detection module.
+        data: A data YAML as for ``yolo``. Its key ``annotations`` may name the official instances JSON: a path for the
+            val split, or a mapping from split to path, relative to the dataset's root.
+        split: ``train``, ``val`` or ``test``.
+        annotations: Path or loaded content of an instances JSON, before what ``data`` says.
+        imgsz: Length of the longer side of the model's input, in pixels.
+        batch: Images a batch.
+        conf: Smallest score that is kept.
+        iou: IoU threshold of NMS.
+        max_det: Detections an image at most.
+        device: As in Ultralytics, for example ``cpu`` or ``0``; None chooses.
+        workers: Processes that load images; none are used on a CPU.
+        end2end: Whether an end-to-end model uses its NMS-free head; None means yes.
+        save_dir: Folder for the files of :meth:`Evaluation.save`.
+        exist_ok: Whether to replace files in ``save_dir``.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        FileExistsError: If ``save_dir`` holds results and ``exist_ok`` is False.
+        FileNotFoundError: If the model, the dataset or a file of it does not exist.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, the model or the dataset is not valid, the annotations list other
+            images than the split, or the model has a class that the data does not know.
+    """
+    from det_ls.datasets import check_dataset
+    from det_ls.predictions import check_settings, load_detector, predict
+
+    if save_dir is not None:
+        check_save_dir(save_dir, exist_ok)
+    check_settings(imgsz=imgsz, batch=batch, conf=conf, iou=iou, max_det=max_det, workers=workers)
+    detector = load_detector(model)
+    resolved = check_dataset(data, split)
+    truth = ground_truth_for(resolved, split, annotations)
+    if detector.names is not None:
+        category_ids(detector.names, truth.coco)  # before the predictions, which take long
+    predictions = predict(
+        detector,
+        resolved,
+        split,
+        imgsz=imgsz,
+        batch=batch,
+        conf=conf,
+        iou=iou,
+        max_det=max_det,
+        device=device,
+        workers=workers,
+        end2end=end2end,
+    )
+    _warn(predictions, truth)
+    protocol = {
+        "data": str(data),
+        "split": split,
+        "ground_truth": truth.source,
+        "weights": detector.weights,
+        "weights_sha256": detector.sha256,
+        "weights_sha256_of": detector.sha256_of,
+        **predictions.settings,
+        **_protocol("det_ls", "ultralytics", "torch", "pycocotools"),
+    }
+    result = _evaluation(truth.coco, coco_detections(predictions, truth), protocol)
+    if save_dir is not None:
+        result.save(save_dir, exist_ok)
+    return result
+
+
+def evaluate_detections(gt: object, detections: object) -> Evaluation:
+    """Evaluate the detections of any detector with pycocotools.
+
+    Args:
+        gt: COCO instances: path of a ``.json`` or ``.json.gz`` file, or its loaded content, which is left as it is.
+        detections: COCO results for them: a path, or the loaded list. An empty list is valid.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If the instances or results are not valid, or results name an image or category that the instances
+            do not have.
+
+    Examples:
+        >>> gt = {
+        ...     "images": [{"id": 1}],
+        ...     "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [10, 10, 40, 40]}],
+        ...     "categories": [{"id": 7, "name": "lesion"}],
+        ... }
+        >>> box = {"image_id": 1, "category_id": 7, "bbox": [10, 10, 40, 30], "score": 0.8}  # IoU 0.75
+        >>> result = evaluate_detections(gt, [box])
+        >>> [round(result.stats[name], 3) for name in ("AP", "AP50", "AP75")]
+        [0.6, 1.0, 1.0]
+    """
+    coco = read_ground_truth(gt, "gt")
+    results = read_detections(detections, coco, "detections")
+    sources = {"gt": gt, "detections": detections}
+    paths = {name: str(source) for name, source in sources.items() if isinstance(source, (str, PurePath))}
+    return _evaluation(coco, results, {**paths, **_protocol("det_ls", "pycocotools")})
+
+
+def category_ids(names: Mapping[int, str], gt: Json) -> dict[int, ImageId]:
+    """Map a model's class indices to the category ids of the ground truth, by class name.
+
+    Args:
+        names: The model's class names by index.
+        gt: COCO instances.
+
+    Returns:
+        Category id by class index.
+
+    Raises:
+        ValueError: If the model has a class that the ground truth does not know, or one name twice.
+    """
+    ids = {category["name"]: category["id"] for category in gt["categories"]}
+    if unknown := [name for name in names.values() if name not in ids]:
+        raise ValueError(f"Expected the model's classes to be classes of the data, got {examples(unknown)} besides.")
+    if len(set(names.values())) < len(names):
+        repeated = [name for name in dict.fromkeys(names.values()) if list(names.values()).count(name) > 1]
+        raise ValueError(f"Expected the model's classes to have different names, got {examples(repeated)} repeatedly.")
+    return {index: ids[name] for index, name in names.items()}
+
+
+def coco_detections(predictions: Predictions, truth: GroundTruth) -> list[Json]:
+    """Write predictions as COCO results, unrounded.
+
+    Args:
+        predictions: The predictions on a split.
+        truth: The ground truth of the same split.
+
+    Returns:
+        One result a detection.
+
+    Raises:
+        ValueError: If the images are not those of the ground truth, a class is unknown to it, or a score is not
+            finite.
+    """
+    categories = category_ids(predictions.names, truth.coco)
+    predicted = {image.path for image in predictions.images}
+    if differing := sorted(predicted.symmetric_difference(truth.image_ids)):
+        raise ValueError(
+            f"Expected predictions for the images of the ground truth, got a difference in {examples(differing)}."
+        )
+    results = [
+        {"image_id": truth.image_ids[image.path], "category_id": categories[index], "bbox": box, "score": score}
+        for image in predictions.images
+        for index, box, score in zip(image.classes.tolist(), image.boxes.tolist(), image.scores.tolist(), strict=True)
+    ]
+    return read_detections(results, truth.coco, "the predictions")
+
+
+def check_save_dir(folder: str | Path, exist_ok: bool) -> None:
+    """Raise unless results can be written to a folder.
+
+    Args:
+        folder: The folder, which need not exist.
+        exist_ok: Whether results that are there may be replaced.
+
+    Raises:
+        FileExistsError: If they may not and there are any, or the folder is a file.
+    """
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"Expected save_dir to be a folder, got save_dir='{path}', which is a file.")
+    there = [name for name in (METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE) if (path / name).exists()]
+    if there and not exist_ok:
+        raise FileExistsError(f"Expected save_dir='{path}' to hold no results without exist_ok, got {examples(there)}.")
+
+
+def _evaluation(gt: Json, detections: list[Json], protocol: dict[str, Any]) -> Evaluation:
+    """Evaluate checked ground truth and detections."""
+    evaluator = coco_evaluate(gt, detections)
+    stats = {name: _defined(value) for name, value in zip(STATS, evaluator.stats, strict=True)}
+    per_class = _ap_per_class(evaluator)
+    return Evaluation(
+        stats=stats,
+        ap_per_class=per_class,
+        n_images=len(gt["images"]),
+        n_gt=sum(not a["iscrowd"] for a in gt["annotations"]),
+        n_crowd=sum(a["iscrowd"] for a in gt["annotations"]),
+        n_detections=len(detections),
+        undefined=_reasons(stats, per_class),
+        protocol=protocol,
+        ground_truth=gt,
+        detections=detections,
+    )
+
+
+def _ap_per_class(evaluator: COCOeval) -> dict[str, float | None]:
+    """Return AP at IoU 0.50:0.95, all areas and 100 detections, by class name in order of the category ids."""
+    names = {category["id"]: category["name"] for category in evaluator.cocoGt.dataset["categories"]}
+    # precision: IoU thresholds, recall thresholds, categories, area ranges, limits of detections; -1 is undefined
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]
+    per_class: dict[str, float | None] = {}
+    for index, category in enumerate(evaluator.params.catIds):
+        values = precision[:, :, index]
+        values = values[values > -1]
+        per_class[names[category]] = float(np.mean(values)) if values.size else None
+    return per_class
+
+
+def _defined(value: float) -> float | None:
+    """Return None for pycocotools' -1, which stands for "no ground truth"."""
+    return float(value) if value > -1 else None
+
+
+def _reasons(stats: Mapping[str, float | None], per_class: Mapping[str, float | None]) -> dict[str, str]:
+    """Say why each undefined number is undefined."""
+    sizes = {name: f"{_SIZES[name[-1]]} " if name[-1] in _SIZES else "" for name in stats}
+    reasons = {name: f"no {sizes[name]}ground truth" for name, value in stats.items() if value is None}
+    return {**reasons, **{f"ap_per_class.{name}": "no ground truth" for name, ap in per_class.items() if ap is None}}
+
+
+def _warn(predictions: Predictions, truth: GroundTruth) -> None:
+    """Warn of data classes that the model lacks, and of images whose size is not the annotated one."""
+    from ultralytics.utils import LOGGER
+
+    lacking = [c["name"] for c in truth.coco["categories"] if c["name"] not in set(predictions.names.values())]
+    if lacking:
+        LOGGER.warning(
+            f"The model lacks classes of the data, whose objects all count as missed (AP 0): {examples(lacking)}."
+        )
+    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in truth.coco["images"]}
+    resized = [
+        image.path
+        for image in predictions.images
+        if None not in sizes[truth.image_ids[image.path]] and sizes[truth.image_ids[image.path]] != image.shape
+    ]
+    if resized:
+        LOGGER.warning(f"Images differ in size from their annotations, so boxes may not fit: {examples(resized)}.")
+
+
+def _protocol(*packages: str) -> dict[str, Any]:
+    """Describe pycocotools' part, with the versions of the packages that took part."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = det_ls.__version__ if package == "det_ls" else version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return {"evaluator": "pycocotools", "evaluated_iou": "0.50:0.95", "evaluated_max_det": 100, "versions": versions}
+
+
+def _write_json(path: Path, content: object, indent: int | None = None) -> None:
+    """Write JSON that appears complete or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=indent, allow_nan=False, ensure_ascii=False)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
