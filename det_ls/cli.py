@@ -138,7 +138,7 @@ def key_values(words: Sequence[str]) -> dict[str, Any]:
     """
     from ultralytics.cfg import merge_equals_args, parse_key_value_pair
 
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for word in merge_equals_args(list(words)):
         key, separator, value = word.removeprefix("--").removesuffix(",").partition("=")
         if not separator or not value.strip():
@@ -237,7 +237,7 @@ def _our_models(keys: dict[str, Any]) -> Iterator[list[Any]]:
     trained: list[Any] = []
 
     def build(*args: Any, **kwargs: Any) -> Any:
-        model = YOLO(*args, **kwargs)
+        model: Any = YOLO(*args, **kwargs)
         train = model.train
 
         def train_with_keys(**arguments: Any) -> Any:

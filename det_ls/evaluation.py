@@ -15,15 +15,14 @@ import numpy as np
 
 import det_ls
 from det_ls.coco import (
-    GroundTruth,
     ImageId,
     Json,
     coco_evaluate,
     examples,
-    ground_truth_for,
     read_detections,
     read_ground_truth,
 )
+from det_ls.ground_truth import GroundTruth, ground_truth_for
 
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
@@ -151,7 +150,8 @@ def evaluate(
             images than the split, or the model has a class that the data does not know.
     """
     from det_ls.datasets import check_dataset
-    from det_ls.predictions import check_settings, load_detector, predict
+    from det_ls.detector import load_detector
+    from det_ls.predictions import check_settings, predict
 
     if save_dir is not None:
         check_save_dir(save_dir, exist_ok)

@@ -78,7 +78,7 @@ class YOLO(ultralytics.YOLO):
         if not isinstance(self, YOLO):  # Ultralytics swapped the class for another family's
             self.__class__ = next(guard for family, guard in _GUARDS.items() if issubclass(type(self), family))
 
-    def train(self, trainer: Any = None, **kwargs: Any) -> Any:
+    def train(self, trainer: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """Train with the stock Ultralytics trainer and, if asked for, smoothed classification targets.
 
         Args:

@@ -232,14 +232,14 @@ class LabelSmoothingTrainerMixin(_Base):
         if not getattr(self, "ddp", False) or self._table is None:
             yield
             return
-        stock = engine.generate_ddp_command
+        stock: Any = engine.generate_ddp_command
 
         def generate_ddp_command(*args: Any) -> Any:
             command = stock(*args)
             self._copy_table()
             return command
 
-        engine.generate_ddp_command = generate_ddp_command
+        engine.generate_ddp_command = generate_ddp_command  # type: ignore[assignment]
         try:
             yield
         finally:
@@ -247,7 +247,7 @@ class LabelSmoothingTrainerMixin(_Base):
 
     def _criterion_owner(self) -> Any:
         """Return the model whose ``criterion`` the training step uses: inside DDP, compile and distillation wrappers."""
-        model = unwrap_model(self.model)
+        model: Any = unwrap_model(self.model)  # type: ignore[arg-type]
         return getattr(model, "student_model", model)
 
     def _apply_schedule(self, epoch: int) -> None:

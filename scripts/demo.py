@@ -127,7 +127,7 @@ def draw_predictions(models: dict[float, Path], data: Path, picture: Path, image
     axes = figure.subplots(len(models) + 1, images)
     names = {0: "solid", 1: "rimmed"}
     for column, file in enumerate(files):
-        image = cv2.imread(str(file))
+        image: Any = cv2.imread(str(file))
         boxes = [(c, None, *xyxy(b, image.shape)) for c, *b in labels_of(file)]
         show(axes[0, column], image, boxes, names, "ground truth" if column == 0 else "")
     for row, (epsilon, checkpoint) in enumerate(models.items(), start=1):

@@ -20,19 +20,16 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from det_ls.coco import (
-    coco_evaluate,
+from det_ls.coco import coco_evaluate, load_coco, read_detections, read_ground_truth
+from det_ls.evaluation import STATS, evaluate_detections
+from det_ls.ground_truth import (
     ground_truth_for,
     ground_truth_from_yolo,
     image_size,
     list_images,
-    load_coco,
     match_images,
-    read_detections,
-    read_ground_truth,
     read_labels,
 )
-from det_ls.evaluation import STATS, evaluate_detections
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 

@@ -20,7 +20,8 @@ from ultralytics.nn.tasks import DetectionModel, SegmentationModel
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.patches import torch_load
 
-from det_ls.predictions import Predictions, load_detector, predict
+from det_ls.detector import load_detector
+from det_ls.predictions import Predictions, predict
 
 HAS_END2END_KEY = "end2end" in DEFAULT_CFG_DICT  # recent versions choose the head with nms=False instead
 SIZES = {"a.png": (64, 64), "b (2).png": (40, 100), "c.jpg": (97, 33), "deep/d.png": (51, 64), "e.png": (20, 200)}

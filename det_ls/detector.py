@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Load a detection model, from whatever names one, with its class names and the hash of its weights."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.engine.exporter import export_formats
+from ultralytics.engine.model import Model
+from ultralytics.nn.modules import OBB, Detect, Pose, Segment, WorldDetect, YOLOEDetect
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import LOGGER, SETTINGS
+from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+from ultralytics.utils.torch_utils import unwrap_model
+
+_OTHER_HEADS = (Segment, Pose, OBB, WorldDetect, YOLOEDetect)  # subclasses of Detect with validators of their own
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detection model that is ready to be evaluated.
+
+    Attributes:
+        model: The module, or the path of an exported model.
+        names: Class names by index; None for an exported model, whose names are read when it runs.
+        end2end: Whether the model has an NMS-free (one-to-one) head; None for an exported model.
+        weights: The weights as the caller named them, or the class name of a model in memory.
+        sha256: SHA-256 of the weights; None for an exported model that is a folder.
+        sha256_of: What the hash is of: ``file`` or ``state_dict``.
+    """
+
+    model: nn.Module | str
+    names: dict[int, str] | None
+    end2end: bool | None
+    weights: str
+    sha256: str | None
+    sha256_of: str | None
+
+
+def load_detector(model: object) -> Detector:
+    """Load a detection model without changing what the caller holds.
+
+    Args:
+        model: Path of a checkpoint or exported model, the name of an official Ultralytics checkpoint (downloaded if
+            need be), an ``ultralytics.YOLO``, or a detection module.
+
+    Returns:
+        The detector.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        TypeError: If the argument is none of these.
+        ValueError: If the file is not a readable checkpoint, or the model is not a detection model of the YOLO family.
+    """
+    if isinstance(model, Detector):
+        return model
+    if isinstance(model, (str, PurePath)):
+        return _load_file(str(model))
+    weights = type(model).__name__
+    if isinstance(model, Model):
+        weights = Path(model.ckpt_path).name if model.ckpt_path else weights
+        if isinstance(model.model, str):  # an exported model
+            return _exported(model.model, model.task)
+        model = model.model
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"Expected model to be a path, a YOLO or a detection module, got {type(model).__name__}.")
+    return _in_memory(unwrap_model(model), weights, _state_hash(unwrap_model(model)), "state_dict")
+
+
+def _load_file(path: str) -> Detector:
+    """Load a checkpoint, or note the path of an exported model."""
+    suffix = Path(path).suffix.lower()
+    if suffix in {".yaml", ".yml"}:
+        raise ValueError(f"Expected model to be trained weights, got model='{path}', which only describes a network.")
+    official = any(name in GITHUB_ASSETS_NAMES for name in (Path(path).name, f"{path}.pt"))
+    stored = Path(path).exists() or (Path(str(SETTINGS["weights_dir"])) / path).is_file()
+    if not stored and not official and "://" not in path:
+        raise FileNotFoundError(f"Expected model to be a file with weights, got model='{path}', which does not exist.")
+    if Path(path).exists() and not path.lower().endswith(tuple(s for s in export_formats()["Suffix"] if s)):
+        raise ValueError(f"Expected model to be a checkpoint (.pt) or an exported model, got model='{path}'.")
+    try:
+        with quiet():
+            loaded = YOLO(path)
+    except (ConnectionError, FileNotFoundError) as error:
+        raise FileNotFoundError(f"The model model='{path}' could not be downloaded.") from error
+    except (
+        AttributeError,
+        EOFError,
+        ImportError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise ValueError(
+            f"Expected model to be a readable Ultralytics checkpoint, got model='{path}', which cannot be loaded "
+            f"({type(error).__name__})."
+        ) from error
+    if isinstance(loaded.model, str):
+        return _exported(loaded.model, loaded.task)
+    return _in_memory(loaded.model, path, _file_hash(Path(str(loaded.ckpt_path))), "file")
+
+
+def _in_memory(module: Any, weights: str, sha256: str, sha256_of: str) -> Detector:
+    """Describe a module after checking that stock's detection validator is the right one for it."""
+    head: Any = None
+    if isinstance(module, DetectionModel):
+        layers: Any = module.model
+        head = layers[-1]
+    if not isinstance(head, Detect) or isinstance(head, _OTHER_HEADS):
+        what = type(module).__name__ if head is None else f"{type(module).__name__} with a {type(head).__name__} head"
+        raise ValueError(f"Expected model to be a YOLO detection model, got {what}.")
+    names = plain_names(getattr(module, "names", None) or {})
+    if len(names) != head.nc:
+        raise ValueError(f"Expected model to name its {head.nc} classes, got {len(names)} names.")
+    has_one_to_one = getattr(head, "one2one_cv2", None) is not None
+    return Detector(module, names, has_one_to_one, weights, sha256, sha256_of)
+
+
+def _exported(path: str, task: str | None) -> Detector:
+    """Describe an exported model, which Ultralytics loads when it runs."""
+    if task not in {None, "detect"}:
+        raise ValueError(f"Expected model to be a YOLO detection model, got model='{path}' for task '{task}'.")
+    file = Path(path)
+    return Detector(path, None, None, path, _file_hash(file) if file.is_file() else None, "file")
+
+
+def plain_names(names: Any) -> dict[int, str]:
+    """Return class names by index from a mapping or a list."""
+    return {int(i): str(name) for i, name in (names.items() if isinstance(names, Mapping) else enumerate(names))}
+
+
+def _file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _state_hash(module: nn.Module) -> str:
+    """Return a SHA-256 of a module's parameters and buffers, with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop Ultralytics' log lines below warnings. Raising the log level instead would hide progress bars too."""
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    LOGGER.addFilter(is_warning)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(is_warning)
