@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before Ultralytics is imported anywhere: its settings, fonts and DDP files go to a folder of the test run.
@@ -60,6 +62,19 @@ def make_dataset(root: Path, names: tuple[str, ...] = NAMES, train: int = 8, val
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data YAML of a three-class data set of 8 + 4 images."""
     return make_dataset(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """What Ultralytics' logger says, whether or not a version lets it reach the root logger."""
+    from ultralytics.utils import LOGGER
+
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    LOGGER.addHandler(handler)
+    yield messages
+    LOGGER.removeHandler(handler)
 
 
 @pytest.fixture

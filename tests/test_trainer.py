@@ -135,7 +135,7 @@ def test_an_interrupted_checkpoint_holds_the_keys_as_plain_values(tiny, quick):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("yolo11n.yaml", LabelSmoothingDetectionLoss), ("yolo26n.yaml", E2ELoss)])
-def test_live_model_smooths_while_the_ema_validates_with_the_stock_criterion(name, kind, tiny, quick, caplog):
+def test_live_model_smooths_while_the_ema_validates_with_the_stock_criterion(name, kind, tiny, quick, log):
     seen = {}
 
     def on_train_batch_end(trainer) -> None:
@@ -158,16 +158,23 @@ def test_live_model_smooths_while_the_ema_validates_with_the_stock_criterion(nam
     assert seen["hyp"]
     assert set(seen["ema"]) == {v8DetectionLoss}
     assert getattr(model.trainer.model, "criterion", None) is None
-    assert "label smoothing: label_smoothing=0.1 mode=redistribute" in caplog.text
+    assert "label smoothing: label_smoothing=0.1 mode=redistribute" in "\n".join(log)
 
 
-def test_nan_recovery_keeps_smoothing_and_the_stock_criterion_of_the_ema(tiny, quick, caplog):
+def test_nan_recovery_keeps_smoothing_and_the_stock_criterion_of_the_ema(tiny, quick, log):
     seen = []
 
     def poison(trainer) -> None:
         if trainer.epoch == 1 and not seen:
             seen.append("poisoned")
             trainer.loss = torch.tensor(float("nan"))
+            validate = trainer.validate
+
+            def validate_once():
+                trainer.validate = validate
+                return validate()[0], float("nan")  # older versions want both before they recover
+
+            trainer.validate = validate_once
 
     def look(trainer) -> None:
         if len(seen) and trainer.epoch == 1:
@@ -178,7 +185,7 @@ def test_nan_recovery_keeps_smoothing_and_the_stock_criterion_of_the_ema(tiny, q
     model.add_callback("on_train_epoch_end", poison)
     model.add_callback("on_train_batch_end", look)
     model.train(data=str(tiny), label_smoothing=0.1, **{**quick, "epochs": 2})
-    assert "recovering from last.pt" in caplog.text
+    assert "recovering from last.pt" in "\n".join(log)
     assert {kind for kind, _ in seen[1:]} == {LabelSmoothingDetectionLoss}
     assert {ema for _, ema in seen[1:]} <= {None, v8DetectionLoss}
 

@@ -27,7 +27,7 @@ def assert_epsilon(records, expected: float, halves: int = 1, epoch: int | None 
     found = records.epsilons(epoch)
     assert len(found) >= halves, "no foreground was seen"
     assert found == pytest.approx([expected] * len(found), abs=2e-3)
-    assert {len(r["halves"]) for r in records} == {halves}
+    assert {len(r["halves"]) for r in records} - {0} == {halves}
 
 
 @pytest.mark.parametrize(("model", "halves"), [("yolov8n.yaml", 1), ("yolo11n.yaml", 1), ("yolo26n.yaml", 2)])
@@ -147,11 +147,11 @@ def test_resume_on_the_command_line_without_any_key(interrupted):
     assert_epsilon(records, 0.15, 2, epoch=1)
 
 
-def test_resume_ignores_another_epsilon_and_names_both(interrupted, caplog):
+def test_resume_ignores_another_epsilon_and_names_both(interrupted, log):
     with watch_training() as records:
         det_ls.YOLO(interrupted).train(resume=True, label_smoothing=0.05)
     assert_epsilon(records, 0.15, 2, epoch=1)
-    assert "Resume ignores label_smoothing=0.05, using the checkpoint's label_smoothing=0.3" in caplog.text
+    assert "Resume ignores label_smoothing=0.05, using the checkpoint's label_smoothing=0.3" in "\n".join(log)
 
 
 def test_resume_restores_the_end_to_end_weights(interrupted):
@@ -169,7 +169,8 @@ def test_fine_tuning_from_a_smoothed_best_does_not_inherit_the_key(tiny, quick):
     model = det_ls.YOLO("yolo11n.yaml")
     model.train(data=str(tiny), label_smoothing=0.2, **quick)
     best = model.trainer.best
-    for again in (model, det_ls.YOLO(best)):
+    again_in_place = [model] if "model" in model.overrides else []  # older versions cannot train an object twice
+    for again in (det_ls.YOLO(best), *again_in_place):
         with watch_training() as records:
             again.train(data=str(tiny), **quick)
         assert_epsilon(records, 0.0)
@@ -226,7 +227,8 @@ def test_ddp_worker_reads_the_copy_of_the_similarity_table(tiny, quick, tmp_path
         }
     )
     table.unlink()  # only the copy is left
-    rows = [r for record in run_ddp_file(trainer, tmp_path / "records.json") for r in record["halves"]["only"]]
+    rows = [r for record in run_ddp_file(trainer, tmp_path / "records.json") for r in record["halves"].get("only", [])]
+    assert rows
     for row in rows:
         top = max(range(3), key=row.__getitem__)
         assert row[{0: 1, 1: 0, 2: 1}[top]] == pytest.approx(0.25, abs=3e-3)
