@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,22 @@ HELP = """det-ls: Ultralytics YOLO with label smoothing, and its measurement.
     det-ls train cfg=cfg/brain_tumor.yaml
     det-ls train resume model=runs/detect/train/weights/last.pt
     det-ls val model=runs/detect/train/weights/best.pt data=datasets/brain-tumor.yaml
+    det-ls compare a=runs/detect/train/weights/best.pt b=runs/detect/train2/weights/best.pt data=coco8.yaml
+    det-ls metrics annotations=gt.json predictions=detections.json
 
 train takes every key of `yolo train` and
     label_smoothing=0.1                   epsilon, or "{'default': 0.05, 'positive': 0.2}"; 0 is stock training
     label_smoothing_mode=redistribute     redistribute, uniform, binary or background
     label_smoothing_similarity=table.csv  where each class's share goes instead of evenly
     label_smoothing_schedule=constant     constant, linear or cosine
-val evaluates with pycocotools and takes model, data, split, annotations, imgsz, batch, conf, iou, max_det, device,
-save_dir and exist_ok. Every other mode is passed on to `yolo` as it is.
+val, compare and metrics measure COCO AP and calibration, and write numbers and report.html. They take
+    model, data (val); a, b, data or annotations (compare); annotations, predictions (metrics)
+    split=val annotations=gt.json imgsz=640 batch=16 conf=0.001 iou=0.7 max_det=300 device= workers=8 end2end=
+    protocol=det_ls                       or reference: as the reference tools count, quirks included
+    bootstrap=1000 seed=0                 image-level replicates for the intervals
+    train_images=0                        val: images of the train split to measure too, for the train/val gap
+    save_dir= exist_ok=False              where to write; nothing is overwritten without exist_ok=True
+Every other mode is passed on to `yolo` as it is.
 """
 
 
@@ -104,26 +112,6 @@ def passthrough(words: Sequence[str]) -> Any:
     return trained[-1] if trained else None
 
 
-def validate(words: Sequence[str]) -> None:
-    """Run ``det-ls val``: evaluate a model with pycocotools.
-
-    Args:
-        words: ``key=value`` words.
-
-    Raises:
-        TypeError: If a word is no ``key=value`` or a key is unknown.
-    """
-    from det_ls.evaluation import evaluate
-
-    arguments = key_values(words)
-    refuse_keys(arguments, "expected in train mode only, got mode 'val', where it would have no effect.")
-    check_parameters(evaluate, arguments, "val")
-    if arguments.get("save_dir") is None:
-        arguments["save_dir"] = _next_run_folder("val")
-    print(summary(evaluate(**arguments)))
-    print(f"Results saved to {arguments['save_dir']}")
-
-
 def key_values(words: Sequence[str]) -> dict[str, Any]:
     """Parse ``key=value`` words as ``yolo`` does.
 
@@ -147,43 +135,25 @@ def key_values(words: Sequence[str]) -> dict[str, Any]:
     return arguments
 
 
-def check_parameters(function: Callable[..., Any], arguments: dict[str, Any], mode: str) -> None:
-    """Raise unless a function takes the arguments and gets those it must have.
+def check_known(arguments: Mapping[str, Any], known: Iterable[str], required: Iterable[str], what: str) -> None:
+    """Raise unless arguments are known and complete.
 
     Args:
-        function: The function behind a mode.
         arguments: The arguments.
-        mode: The mode's name, for the error.
+        known: The keys that are known.
+        required: The keys that must be there.
+        what: What takes them, for the error.
 
     Raises:
         TypeError: If a key is unknown or missing.
     """
-    import inspect
-
-    parameters = inspect.signature(function).parameters
+    known = list(known)
     for key in arguments:
-        if key not in parameters:
-            raise TypeError(
-                f"{key}: expected one of the keys of det-ls {mode} ({', '.join(parameters)}), got an unknown key."
-            )
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in arguments:
-            raise TypeError(f"{name}: expected {name}=... for det-ls {mode}, got none.")
-
-
-def summary(evaluation: Any) -> str:
-    """Format an evaluation's COCO numbers as a small table.
-
-    Args:
-        evaluation: A :class:`det_ls.Evaluation`.
-
-    Returns:
-        One line a number.
-    """
-    values = evaluation.to_dict()
-    rows = [(name, values[name]) for name in ("AP", "AP50", "AP75") if name in values]
-    lines = [f"{name:>6}  {'undefined' if value is None else f'{value:.4f}'}" for name, value in rows]
-    return "\n".join(lines)
+        if key not in known:
+            raise TypeError(f"{key}: expected one of the keys of {what} ({', '.join(known)}), got an unknown key.")
+    for key in required:
+        if key not in arguments:
+            raise TypeError(f"{key}: expected {key}=... for {what}, got none.")
 
 
 def _parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any], dict[str, Any] | None]:
@@ -268,15 +238,6 @@ def _our_models(keys: dict[str, Any]) -> Iterator[list[Any]]:
             setattr(ultralytics, name, original)
 
 
-def _next_run_folder(mode: str) -> Path:
-    """Return the next free folder of Ultralytics' runs, as its own modes number them."""
-    from types import SimpleNamespace
-
-    from ultralytics.cfg import get_save_dir
-
-    return get_save_dir(SimpleNamespace(project=None, name=None, task="detect", mode=mode, exist_ok=False))
-
-
 def _raised_by_det_ls(error: BaseException) -> bool:
     """Tell our own one-sentence errors from failures elsewhere, whose traceback a user needs."""
     frames = []
@@ -287,7 +248,18 @@ def _raised_by_det_ls(error: BaseException) -> bool:
     return bool(frames) and frames[-1].startswith("det_ls.")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"val": validate}
+def _evaluating(mode: str) -> Callable[[Sequence[str]], None]:
+    """Import an evaluating mode only when it is asked for."""
+
+    def command(words: Sequence[str]) -> None:
+        from det_ls import cli_evaluation
+
+        getattr(cli_evaluation, mode)(words)
+
+    return command
+
+
+COMMANDS = {mode: _evaluating(mode) for mode in ("val", "metrics", "compare")}
 
 if __name__ == "__main__":
     sys.exit(main())

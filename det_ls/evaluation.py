@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -22,16 +23,17 @@ from det_ls.coco import (
     read_detections,
     read_ground_truth,
 )
-from det_ls.ground_truth import GroundTruth, ground_truth_for
+from det_ls.definitions import COCO_STATS, HEADLINE
+from det_ls.ground_truth import GroundTruth, ground_truth_for, list_images
+from det_ls.matching import check_scores
+from det_ls.metrics import DetectionMetrics, metrics_from_coco
+from det_ls.protocols import get_protocol
 
 if TYPE_CHECKING:
-    from pycocotools.cocoeval import COCOeval
-
+    from det_ls.detector import Detector
     from det_ls.predictions import Predictions
 
-# The names of COCOeval.stats, in its order.
-STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-_SIZES = {"s": "small", "m": "medium", "l": "large"}
+_DETAILS = ("per_class", "intervals", "floors", "definitions", "left_out", "counts", "reliability")
 METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE = "metrics.json", "predictions.json", "ground_truth.json"
 
 
@@ -40,43 +42,86 @@ class Evaluation:
     """The result of an evaluation.
 
     Attributes:
-        stats: The 12 COCO stats by name, in [0, 1]; None where COCO defines none. ``AP`` is the mean over IoU 0.50 to
-            0.95, ``s``, ``m`` and ``l`` are COCO's size ranges, ``AR1``, ``AR10`` and ``AR100`` the average recall at
-            that many detections an image and class.
-        ap_per_class: AP by class name; None for a class without ground truth.
-        n_images: Images of the ground truth.
-        n_gt: Objects of the ground truth, crowd regions left out.
-        n_crowd: Crowd regions of the ground truth.
-        n_detections: Detections, before COCO's limit of 100 an image and class.
-        undefined: The reason for each number that is None, by its name.
-        protocol: How the numbers came about: settings, data, the weights' hash, versions.
+        metrics: Every number, with intervals, floors and definitions (:class:`det_ls.metrics.DetectionMetrics`).
+        protocol: How the predictions and numbers came about: settings, data, the weights' hash, versions.
         ground_truth: The COCO instances that were used.
         detections: The COCO results that were used.
+        images: Image file by image id, where the images are known.
+        train: The same evaluation on (a sample of) the train split, when asked for.
     """
 
-    stats: dict[str, float | None]
-    ap_per_class: dict[str, float | None]
-    n_images: int
-    n_gt: int
-    n_crowd: int
-    n_detections: int
-    undefined: dict[str, str]
+    metrics: DetectionMetrics
     protocol: dict[str, Any]
     ground_truth: Json = field(repr=False, compare=False)
     detections: list[Json] = field(repr=False, compare=False)
+    images: dict[ImageId, str] = field(repr=False, compare=False, default_factory=dict)
+    train: Evaluation | None = None
+
+    @property
+    def stats(self) -> dict[str, float | None]:
+        """The 12 COCO stats by name, in [0, 1]; undefined ones are None, or -1 with the protocol ``reference``."""
+        return {name: self.metrics.values[name] for name in COCO_STATS}
+
+    @property
+    def ap_per_class(self) -> dict[str, float | None]:
+        """AP at IoU 0.50:0.95 by class name; None for a class without ground truth."""
+        return {entry["name"]: entry["AP"] for entry in self.metrics.per_class}
+
+    @property
+    def n_images(self) -> int:
+        """Images of the ground truth."""
+        return len(self.ground_truth["images"])
+
+    @property
+    def n_gt(self) -> int:
+        """Objects of the ground truth, crowd regions left out."""
+        return sum(not a["iscrowd"] for a in self.ground_truth["annotations"])
+
+    @property
+    def n_crowd(self) -> int:
+        """Crowd regions of the ground truth."""
+        return sum(bool(a["iscrowd"]) for a in self.ground_truth["annotations"])
+
+    @property
+    def n_detections(self) -> int:
+        """Detections, before COCO's limit of 100 an image and class."""
+        return len(self.detections)
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """The reason for each number that is undefined, by its name."""
+        classes = {f"ap_per_class.{name}": "no ground truth" for name, ap in self.ap_per_class.items() if ap is None}
+        return {**self.metrics.reasons, **classes}
+
+    @property
+    def gap(self) -> dict[str, float]:
+        """Train minus val of each number that both splits define: how much better the model is on what it learnt."""
+        if self.train is None:
+            return {}
+        here, there = self.metrics.values, self.train.metrics.values
+        return {k: float(there[k]) - float(v) for k, v in here.items() if v is not None and there[k] is not None}  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the boxes as one dictionary that JSON can hold."""
-        return {
-            **self.stats,
-            "n_images": self.n_images,
-            "n_gt": self.n_gt,
-            "n_crowd": self.n_crowd,
-            "n_detections": self.n_detections,
-            "ap_per_class": dict(self.ap_per_class),
-            "undefined": dict(self.undefined),
+        """Return everything but the boxes as one dictionary that JSON can hold.
+
+        Every number stands under its own name, :data:`det_ls.definitions.HEADLINE` first; ``protocol`` holds the
+        settings, ``definitions`` how each number was counted, ``undefined`` why one is None.
+        """
+        numbers = self.metrics.to_dict()
+        values = {key: numbers["values"][key] for key in (*HEADLINE, *numbers["values"])}
+        result = {
+            **values,
+            **{key: getattr(self, key) for key in ("n_images", "n_gt", "n_crowd", "n_detections")},
+            "ap_per_class": self.ap_per_class,
+            "undefined": self.undefined,
+            **{key: numbers[key] for key in _DETAILS},
             "protocol": dict(self.protocol),
         }
+        if self.train is not None:
+            train = self.train.to_dict()
+            result["train"] = {key: train[key] for key in (*values, "n_images", "n_gt", "intervals", "floors")}
+            result["train_minus_val"] = self.gap
+        return result
 
     def save(self, folder: str | Path, exist_ok: bool = False) -> None:
         """Write ``predictions.json`` (COCO results) and ``metrics.json``, each complete or not at all.
@@ -113,6 +158,10 @@ def evaluate(
     device: object = None,
     workers: int = 8,
     end2end: bool | None = None,
+    protocol: str = "det_ls",
+    bootstrap: int = 0,
+    train_images: int = 0,
+    seed: int = 0,
     save_dir: str | Path | None = None,
     exist_ok: bool = False,
 ) -> Evaluation:
@@ -136,6 +185,10 @@ def evaluate(
         device: As in Ultralytics, for example ``cpu`` or ``0``; None chooses.
         workers: Processes that load images; none are used on a CPU.
         end2end: Whether an end-to-end model uses its NMS-free head; None means yes.
+        protocol: ``det_ls`` or ``reference`` (:mod:`det_ls.protocols`).
+        bootstrap: Image-level bootstrap replicates for intervals; 0 for none.
+        train_images: Images of the train split to evaluate too, drawn by ``seed``, for the train/val gap; 0 for none.
+        seed: Seed of bootstrap, floors and the sample of the train split.
         save_dir: Folder for the files of :meth:`Evaluation.save`.
         exist_ok: Whether to replace files in ``save_dir``.
 
@@ -151,31 +204,55 @@ def evaluate(
     """
     from det_ls.datasets import check_dataset
     from det_ls.detector import load_detector
-    from det_ls.predictions import check_settings, predict
+    from det_ls.predictions import check_settings
 
     if save_dir is not None:
         check_save_dir(save_dir, exist_ok)
     check_settings(imgsz=imgsz, batch=batch, conf=conf, iou=iou, max_det=max_det, workers=workers)
+    settings = {
+        "imgsz": imgsz,
+        "batch": batch,
+        "conf": conf,
+        "iou": iou,
+        "max_det": max_det,
+        "device": device,
+        "workers": workers,
+        "end2end": end2end,
+    }
+    measured = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
+    check_arguments(protocol, bootstrap)
     detector = load_detector(model)
     resolved = check_dataset(data, split)
     truth = ground_truth_for(resolved, split, annotations)
     if detector.names is not None:
         category_ids(detector.names, truth.coco)  # before the predictions, which take long
-    predictions = predict(
-        detector,
-        resolved,
-        split,
-        imgsz=imgsz,
-        batch=batch,
-        conf=conf,
-        iou=iou,
-        max_det=max_det,
-        device=device,
-        workers=workers,
-        end2end=end2end,
-    )
+    result = _evaluate_split(detector, data, resolved, split, truth, settings, measured)
+    if train_images > 0:
+        with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
+            sample = {**resolved, "train": _sample(resolved.get("train"), train_images, seed, Path(folder))}
+            of_train = ground_truth_for(sample, "train", sampled=True)
+            train = _evaluate_split(detector, data, sample, "train", of_train, settings, measured)
+        result = replace(result, train=train)
+    if save_dir is not None:
+        result.save(save_dir, exist_ok)
+    return result
+
+
+def _evaluate_split(
+    detector: Detector,
+    data: str | Path,
+    resolved: Mapping[str, Any],
+    split: str,
+    truth: GroundTruth,
+    settings: Mapping[str, Any],
+    measured: Mapping[str, Any],
+) -> Evaluation:
+    """Predict a split and measure the predictions."""
+    from det_ls.predictions import predict
+
+    predictions = predict(detector, resolved, split, **settings)
     _warn(predictions, truth)
-    protocol = {
+    record = {
         "data": str(data),
         "split": split,
         "ground_truth": truth.source,
@@ -185,18 +262,32 @@ def evaluate(
         **predictions.settings,
         **_protocol("det_ls", "ultralytics", "torch", "pycocotools"),
     }
-    result = _evaluation(truth.coco, coco_detections(predictions, truth), protocol)
-    if save_dir is not None:
-        result.save(save_dir, exist_ok)
-    return result
+    images = {image_id: path for path, image_id in truth.image_ids.items()}
+    return _evaluation(truth.coco, coco_detections(predictions, truth), record, measured, images)
 
 
-def evaluate_detections(gt: object, detections: object) -> Evaluation:
+def _sample(source: Any, size: int, seed: int, folder: Path) -> str:
+    """Write the list of a sample of a split's images and return the list's path."""
+    if not source:
+        raise ValueError("Expected data with a train split for train_images, got none.")
+    images = list_images(source)
+    chosen = np.random.default_rng(seed).permutation(len(images))[:size]
+    file = folder / "train.txt"
+    file.write_text("\n".join(images[i] for i in sorted(chosen)) + "\n", encoding="utf-8")
+    return str(file)
+
+
+def evaluate_detections(
+    gt: object, detections: object, *, protocol: str = "det_ls", bootstrap: int = 0, seed: int = 0
+) -> Evaluation:
     """Evaluate the detections of any detector with pycocotools.
 
     Args:
         gt: COCO instances: path of a ``.json`` or ``.json.gz`` file, or its loaded content, which is left as it is.
         detections: COCO results for them: a path, or the loaded list. An empty list is valid.
+        protocol: ``det_ls`` or ``reference`` (:mod:`det_ls.protocols`).
+        bootstrap: Image-level bootstrap replicates for intervals; 0 for none.
+        seed: Seed of bootstrap and floors.
 
     Returns:
         The evaluation.
@@ -217,11 +308,13 @@ def evaluate_detections(gt: object, detections: object) -> Evaluation:
         >>> [round(result.stats[name], 3) for name in ("AP", "AP50", "AP75")]
         [0.6, 1.0, 1.0]
     """
+    check_arguments(protocol, bootstrap)
     coco = read_ground_truth(gt, "gt")
     results = read_detections(detections, coco, "detections")
     sources = {"gt": gt, "detections": detections}
     paths = {name: str(source) for name, source in sources.items() if isinstance(source, (str, PurePath))}
-    return _evaluation(coco, results, {**paths, **_protocol("det_ls", "pycocotools")})
+    measured = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
+    return _evaluation(coco, results, {**paths, **_protocol("det_ls", "pycocotools")}, measured)
 
 
 def category_ids(names: Mapping[int, str], gt: Json) -> dict[int, ImageId]:
@@ -274,6 +367,21 @@ def coco_detections(predictions: Predictions, truth: GroundTruth) -> list[Json]:
     return read_detections(results, truth.coco, "the predictions")
 
 
+def check_arguments(protocol: str, bootstrap: int) -> None:
+    """Raise before any work starts unless the arguments of the metrics are valid.
+
+    Args:
+        protocol: Name of a protocol.
+        bootstrap: Replicates.
+
+    Raises:
+        ValueError: If there is no such protocol, or the replicates are negative.
+    """
+    get_protocol(protocol)
+    if bootstrap < 0:
+        raise ValueError(f"bootstrap must be 0 or more, got {bootstrap}.")
+
+
 def check_save_dir(folder: str | Path, exist_ok: bool) -> None:
     """Raise unless results can be written to a folder.
 
@@ -292,48 +400,32 @@ def check_save_dir(folder: str | Path, exist_ok: bool) -> None:
         raise FileExistsError(f"Expected save_dir='{path}' to hold no results without exist_ok, got {examples(there)}.")
 
 
-def _evaluation(gt: Json, detections: list[Json], protocol: dict[str, Any]) -> Evaluation:
+def _evaluation(
+    gt: Json,
+    detections: list[Json],
+    settings: dict[str, Any],
+    measured: Mapping[str, Any],
+    images: Mapping[ImageId, str] | None = None,
+) -> Evaluation:
     """Evaluate checked ground truth and detections."""
-    evaluator = coco_evaluate(gt, detections)
-    stats = {name: _defined(value) for name, value in zip(STATS, evaluator.stats, strict=True)}
-    per_class = _ap_per_class(evaluator)
-    return Evaluation(
-        stats=stats,
-        ap_per_class=per_class,
-        n_images=len(gt["images"]),
-        n_gt=sum(not a["iscrowd"] for a in gt["annotations"]),
-        n_crowd=sum(a["iscrowd"] for a in gt["annotations"]),
-        n_detections=len(detections),
-        undefined=_reasons(stats, per_class),
-        protocol=protocol,
-        ground_truth=gt,
-        detections=detections,
-    )
+    check_scores([d["score"] for d in detections], [d["image_id"] for d in detections])
+    progress = _bar if measured["bootstrap"] else iter
+    metrics = metrics_from_coco(coco_evaluate(gt, detections), **measured, progress=progress)
+    protocol = {
+        **settings,
+        "metrics": measured["protocol"],
+        "bootstrap": measured["bootstrap"],
+        "seed": measured["seed"],
+    }
+    return Evaluation(metrics, protocol, gt, detections, dict(images or {}))
 
 
-def _ap_per_class(evaluator: COCOeval) -> dict[str, float | None]:
-    """Return AP at IoU 0.50:0.95, all areas and 100 detections, by class name in order of the category ids."""
-    names = {category["id"]: category["name"] for category in evaluator.cocoGt.dataset["categories"]}
-    # precision: IoU thresholds, recall thresholds, categories, area ranges, limits of detections; -1 is undefined
-    precision = evaluator.eval["precision"][:, :, :, 0, -1]
-    per_class: dict[str, float | None] = {}
-    for index, category in enumerate(evaluator.params.catIds):
-        values = precision[:, :, index]
-        values = values[values > -1]
-        per_class[names[category]] = float(np.mean(values)) if values.size else None
-    return per_class
+def _bar(replicates: Iterable[int]) -> Iterable[int]:
+    """Show a progress bar while replicates are computed."""
+    from ultralytics.utils import TQDM
 
-
-def _defined(value: float) -> float | None:
-    """Return None for pycocotools' -1, which stands for "no ground truth"."""
-    return float(value) if value > -1 else None
-
-
-def _reasons(stats: Mapping[str, float | None], per_class: Mapping[str, float | None]) -> dict[str, str]:
-    """Say why each undefined number is undefined."""
-    sizes = {name: f"{_SIZES[name[-1]]} " if name[-1] in _SIZES else "" for name in stats}
-    reasons = {name: f"no {sizes[name]}ground truth" for name, value in stats.items() if value is None}
-    return {**reasons, **{f"ap_per_class.{name}": "no ground truth" for name, ap in per_class.items() if ap is None}}
+    bar: Iterable[int] = TQDM(replicates, desc="bootstrap")
+    return bar
 
 
 def _warn(predictions: Predictions, truth: GroundTruth) -> None:

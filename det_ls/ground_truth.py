@@ -35,7 +35,9 @@ class GroundTruth:
     source: str
 
 
-def ground_truth_for(data: Mapping[str, Any], split: str = "val", annotations: object = None) -> GroundTruth:
+def ground_truth_for(
+    data: Mapping[str, Any], split: str = "val", annotations: object = None, *, sampled: bool = False
+) -> GroundTruth:
     """Return the ground truth of a dataset split: its official instances JSON if it has one, else its YOLO labels.
 
     Args:
@@ -43,6 +45,7 @@ def ground_truth_for(data: Mapping[str, Any], split: str = "val", annotations: o
             the val split, or is a mapping from split to JSON; paths are relative to the dataset's root.
         split: The split's key in ``data``.
         annotations: Path or loaded content of an instances JSON to use instead.
+        sampled: Whether the split lists a sample of the JSON's images, and the ground truth is to be cut to it.
 
     Returns:
         The ground truth.
@@ -62,7 +65,10 @@ def ground_truth_for(data: Mapping[str, Any], split: str = "val", annotations: o
         annotations = Path(data.get("path") or ".") / str(annotations)
         what = "annotations (a key of the data YAML)"
     coco = read_ground_truth(annotations, what)
-    return GroundTruth(coco, match_images(list_images(data[split]), coco, what), "annotations")
+    paths = list_images(data[split])
+    if sampled:
+        coco = _cut(coco, {Path(path).name for path in paths})
+    return GroundTruth(coco, match_images(paths, coco, what), "annotations")
 
 
 def ground_truth_from_yolo(data: Mapping[str, Any], split: str = "val") -> GroundTruth:
@@ -296,3 +302,10 @@ def _file_names(paths: Sequence[str], root: object) -> list[str]:
         base = Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]))
         return [Path(os.path.abspath(path)).relative_to(base).as_posix() for path in paths]
     return [Path(path).relative_to(base).as_posix() for path in paths]
+
+
+def _cut(coco: Json, names: set[str]) -> Json:
+    """Keep the images with these file names, and their annotations."""
+    images = [image for image in coco["images"] if PurePath(str(image.get("file_name", ""))).name in names]
+    ids = {image["id"] for image in images}
+    return {**coco, "images": images, "annotations": [a for a in coco["annotations"] if a["image_id"] in ids]}

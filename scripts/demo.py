@@ -20,12 +20,12 @@ COLUMNS = ("AP", "AP50", "AP75", "LaECE0", "DECE", "signed_gap")
 
 
 def main() -> int:
-    from det_ls.cli import check_parameters, key_values, run
+    from det_ls.cli import check_known, key_values, run
 
     arguments = key_values(sys.argv[1:])
 
     def command() -> None:
-        check_parameters(demo, arguments, "demo")
+        check_known(arguments, ("epochs", "out"), (), "the demo")
         demo(**arguments)
 
     return run(command)

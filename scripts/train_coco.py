@@ -3,8 +3,8 @@
 
     python scripts/train_coco.py cfg=cfg/coco.yaml device=0
 
-Takes every key of ``det-ls train``; ``annotations=instances_val2017.json`` names the official ground truth when the data
-YAML has no ``annotations:`` key. Predictions and metrics are written to the run folder's ``coco/``.
+Takes every key of ``det-ls train``; ``annotations=instances_val2017.json`` names the official ground truth when the
+data YAML has no ``annotations:`` key. Predictions and metrics are written to the run folder's ``coco/``.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
 
 
 def main() -> int:
-    from det_ls.cli import run, summary
+    from det_ls.cli import run
+    from det_ls.cli_evaluation import table
 
-    return run(lambda: print(summary(train_and_evaluate(sys.argv[1:]))))
+    return run(lambda: print(table(train_and_evaluate(sys.argv[1:]))))
 
 
 if __name__ == "__main__":
