@@ -65,7 +65,7 @@ def run(command: Callable[[], object]) -> int:
     """
     try:
         command()
-    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
         if not _raised_by_det_ls(error):
             raise
         print(f"det-ls: error: {error}", file=sys.stderr)

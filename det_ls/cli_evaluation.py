@@ -95,6 +95,9 @@ def compare(words: Sequence[str]) -> None:
         exist_ok=exist_ok,
     )
     lines = [pair.differences[key].words for key in _headline() if key in pair.differences]
+    lines.append(
+        "The intervals cover the choice of images. Two training runs also differ by their seeds: repeat with several."
+    )
     _finish([pair.a, pair.b], "\n".join(lines), folder)
 
 

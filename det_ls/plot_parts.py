@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What several pictures are made of: curves with light markers where data is scarce, operating points, log axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+from det_ls.bootstrap import image_weights
+from det_ls.calibration import Reliability
+from det_ls.curves import FreeResponse
+from det_ls.metrics import DetectionMetrics
+from det_ls.operating_point import OperatingPoint
+from det_ls.plot_style import INK, MUTED, PAPER, SMALL, Look, dress
+from det_ls.protocols import get_protocol
+from det_ls.replicates import TP_IOU, replicate_sums
+from det_ls.table import Bools, Floats
+
+FEW = 10
+
+
+def diagonal(ax: Axes) -> None:
+    """Draw perfect calibration, and say what either side of it means.
+
+    Args:
+        ax: The axes.
+    """
+    ax.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls="--", zorder=1)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    style: dict[str, Any] = {"fontsize": SMALL, "color": MUTED, "style": "italic"}
+    ax.text(0.98, 0.03, "over-confident", ha="right", **style)
+    ax.text(0.02, 0.95, "under-confident", ha="left", **style)
+
+
+def reliability_curve(ax: Axes, data: Reliability, label: str, look: Look, span: tuple[Floats, Floats] | None) -> None:
+    """Draw one curve of a reliability diagram through the bins that hold detections.
+
+    Args:
+        ax: The axes.
+        data: The bins.
+        label: Name of the curve.
+        look: How it is drawn.
+        span: (B,) lower and upper ends of each bin's interval, or None.
+    """
+    some = data.count > 0
+    if not some.any():
+        return
+    x, y, few = data.mean_score[some], data.mean_target[some], data.count[some] < FEW
+    ax.plot(x, y, ls=look.line, color=look.colour, lw=1.2, label=label, zorder=3)
+    if span is not None:
+        for place, low, high, is_few in zip(x, span[0][some], span[1][some], few, strict=True):
+            ax.plot([place, place], [low, high], color=look.colour, lw=0.9, alpha=0.3 if is_few else 0.65, zorder=2)
+    points(ax, x, y, few, look)
+
+
+def points(
+    ax: Axes, x: Floats, y: Floats, few: Bools, look: Look, *, size: float = 12, label: str | None = None
+) -> None:
+    """Draw markers: filled, or hollow where there is little behind them.
+
+    Args:
+        ax: The axes.
+        x: (K,) horizontal places.
+        y: (K,) vertical places.
+        few: (K,) whether fewer than `FEW` detections are behind a marker.
+        look: How they are drawn.
+        size: Area of a marker in square points.
+        label: Their name in the legend.
+    """
+    for chosen, face, edge in ((~few, look.colour, 1.0), (few, PAPER, 0.6)):
+        if chosen.any():
+            ax.scatter(
+                x[chosen], y[chosen], s=size, marker=look.marker, c=face, edgecolors=look.colour, lw=0.8, alpha=edge,
+                zorder=4, label=label,
+            )  # fmt: skip
+            label = None
+
+
+def histogram(ax: Axes, data: Reliability) -> None:
+    """Count the detections of each bin, on a logarithmic scale where the counts differ much.
+
+    Args:
+        ax: The axes.
+        data: The bins.
+    """
+    width = np.diff(data.edges)
+    few, some = data.count < FEW, data.count > 0
+    for chosen, alpha in ((~few, 0.85), (few & some, 0.4)):
+        if chosen.any():
+            ax.bar(
+                data.edges[:-1][chosen], data.count[chosen], width[chosen], align="edge", color=MUTED, alpha=alpha,
+                edgecolor=PAPER, lw=0.4,
+            )  # fmt: skip
+    if some.any() and data.count.max() > 50 * data.count[some].min():
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=0.7)
+        ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(-0.02, 1.02)
+    dress(ax, "Score", "Detections", grid="y")
+
+
+def shade_operating_point(ax: Axes, point: OperatingPoint) -> None:
+    """Mark the LRP-optimal threshold: a line, with a band of the middle half of the classes if there are several.
+
+    Args:
+        ax: Axes with scores on the horizontal axis.
+        point: The operating point.
+    """
+    known = point.known
+    if not len(known):
+        return
+    label = "operating point"
+    if len(known) > 1:
+        ax.axvspan(*np.quantile(known, [0.25, 0.75]), color=MUTED, alpha=0.15, lw=0, zorder=0)
+    ax.axvline(float(np.median(known)), color=INK, lw=0.9, ls=":", label=label, zorder=1)
+
+
+def mark_operating_point(ax: Axes, point: OperatingPoint, left: float, *, missed: bool = False) -> None:
+    """Mark what is found at the LRP-optimal thresholds.
+
+    Args:
+        ax: Axes with false positives per image on the horizontal axis.
+        point: The operating point.
+        left: Left end of the axis.
+        missed: Whether the vertical axis shows what is missed instead.
+    """
+    if not len(point.known):
+        return
+    y = 1 - point.sensitivity if missed else point.sensitivity
+    ax.plot(
+        [max(point.fp_per_image, left)], [y], "*", color=INK, mec=PAPER, mew=0.5, ms=9, ls="none",
+        label="operating point", zorder=5,
+    )  # fmt: skip
+
+
+def has_points(curve: FreeResponse) -> bool:
+    """Say whether there is a curve to draw.
+
+    Args:
+        curve: The curve.
+
+    Returns:
+        Whether there are objects, images and detections.
+    """
+    return bool(curve.n_objects and curve.n_images and len(curve.threshold))
+
+
+def no_curve(curve: FreeResponse) -> str:
+    """Say why there is no curve.
+
+    Args:
+        curve: The curve.
+
+    Returns:
+        A few words.
+    """
+    return "no detections" if curve.n_objects else "no ground truth"
+
+
+def clipped_rates(curve: FreeResponse) -> tuple[Floats, float]:
+    """Start a curve at the left end of its logarithmic axis, where rates of 0 are drawn too.
+
+    Args:
+        curve: A curve of P points.
+
+    Returns:
+        (P + 1,) rates, the first one the axis' left end, and that end.
+    """
+    positive = curve.fp_per_image[curve.fp_per_image > 0]
+    left = min(0.1, 0.5 / curve.n_images) if len(positive) else 0.01
+    left = max(left, 1e-3)
+    return np.append(left, np.maximum(curve.fp_per_image, left)), left
+
+
+def around_zero(values: Floats) -> tuple[float, float]:
+    """Choose limits that hold all values, and some room on either side of zero.
+
+    Args:
+        values: Values, not all NaN.
+
+    Returns:
+        The limits.
+    """
+    low, high = min(0.0, float(np.nanmin(values))), max(0.0, float(np.nanmax(values)))
+    wide = max(high - low, 1e-3)
+    return min(1.06 * low, -0.12 * wide), max(1.06 * high, 0.12 * wide)
+
+
+def log_rates(ax: Axes, left: float, last: float) -> None:
+    """Set up the logarithmic axis of false positives per image.
+
+    Args:
+        ax: The axes.
+        left: Its left end.
+        last: The largest rate.
+    """
+    right = max(1.0, 1.15 * last)
+    ax.set_xscale("log")
+    ax.set_xlim(left, right)
+    ticks = [t for t in (0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300) if left <= t <= right]
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def short(name: str, limit: int = 22) -> str:
+    """Shorten a name.
+
+    Args:
+        name: The name.
+        limit: Characters to keep at most.
+
+    Returns:
+        The name, or its beginning and an ellipsis.
+    """
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+
+
+def class_gap_intervals(metrics: DetectionMetrics, replicates: int, seed: int, level: float) -> Floats | None:
+    """Bootstrap mean score minus precision of each class.
+
+    Args:
+        metrics: The numbers of a detector.
+        replicates: Image-level bootstrap samples.
+        seed: Seed of the samples.
+        level: Nominal coverage of the intervals.
+
+    Returns:
+        (2, C) lower and upper ends, NaN for a class without detections; None where there is nothing to draw from.
+    """
+    table, rules = metrics.table, get_protocol(metrics.protocol)
+    matches = rules.matches(table, TP_IOU)
+    rows = np.flatnonzero(matches.kept)
+    if not replicates or table.n_images < 2 or not len(rows):
+        return None
+    gap = table.score[rows] - matches.tp[rows]
+    weights = image_weights(table.n_images, replicates, seed)
+    cls = table.cls[rows].astype(np.int64)
+    count, total = replicate_sums(table.image[rows], cls, table.n_classes, [np.ones(len(rows)), gap], weights)
+    means = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    ends = np.full((2, table.n_classes), np.nan)
+    known = ~np.isnan(means).all(1)
+    ends[:, known] = np.nanquantile(means[known], [(1 - level) / 2, (1 + level) / 2], axis=1)
+    return ends
+
+
+def shown_classes(metrics: DetectionMetrics, limit: int) -> list[int]:
+    """Choose the most over- and under-confident classes, among those with `FEW` detections where there are enough.
+
+    Args:
+        metrics: The numbers of a detector.
+        limit: Classes at most.
+
+    Returns:
+        Places of the classes, the most over-confident first.
+    """
+    has = metrics.table.has_gt
+    gaps = {i: c["signed_gap"] for i, c in enumerate(metrics.per_class) if c["signed_gap"] is not None and has[i]}
+    order = sorted(gaps, key=lambda i: (-gaps[i], i))
+    if len(order) <= limit:
+        return order
+    many = [i for i in order if metrics.per_class[i]["n_detections"] >= FEW]
+    chosen = many if len(many) >= limit else order
+    return chosen[: limit - limit // 2] + chosen[len(chosen) - limit // 2 :]

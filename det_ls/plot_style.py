@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""How every picture looks and how it is saved: one palette, one paper width, no state of pyplot.
+
+Colours are those of Okabe and Ito (2008), which people with a colour vision deficiency can tell apart. Nothing rests on
+colour alone: lines also differ in dashes and markers.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+PAPER_WIDTH = 3.5  # inches, one column of a two-column paper
+TEXT, SMALL = 8.0, 7.0  # points
+MINUS = "\N{MINUS SIGN}"
+
+# Every colour of a picture is one of these, so that a page can exchange them for its own in dark mode.
+INK, MUTED, GRID, PAPER = "#1a1a1a", "#5c5c5c", "#dcdcdc", "#fefefe"
+BLUE, VERMILLION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+CSS_NAMES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    PAPER: "--card",
+    BLUE: "--blue",
+    VERMILLION: "--vermillion",
+    GREEN: "--green",
+    PURPLE: "--purple",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one curve is told from the others.
+
+    Attributes:
+        colour: Colour of line and marker.
+        line: Dashes of the line, as in matplotlib.
+        marker: Marker, as in matplotlib.
+    """
+
+    colour: str
+    line: str | tuple[int, tuple[float, ...]]
+    marker: str
+
+
+LOOKS = (
+    Look(BLUE, "-", "o"),
+    Look(VERMILLION, (0, (4, 1.5)), "s"),
+    Look(GREEN, (0, (1, 1.2)), "^"),
+    Look(PURPLE, (0, (5, 1.5, 1, 1.5)), "D"),
+)
+
+
+def new_axes(ax: Axes | None, height: float, width: float = PAPER_WIDTH) -> Axes:
+    """Take the caller's axes, or make a figure with one.
+
+    Args:
+        ax: Axes, or None.
+        height: Height of a new figure, in inches.
+        width: Width of a new figure, in inches.
+
+    Returns:
+        The axes.
+    """
+    if ax is not None:
+        return ax
+    return Figure(figsize=(width, height), layout="constrained").add_subplot()
+
+
+def figure_of(ax: Axes) -> Figure:
+    """Find the figure that axes belong to.
+
+    Args:
+        ax: Axes of a figure or of a subfigure.
+
+    Returns:
+        The figure.
+    """
+    figure = ax.figure
+    return figure.figure if isinstance(figure, SubFigure) else figure  # type: ignore[return-value]
+
+
+def dress(ax: Axes, x: str, y: str, *, grid: str = "both") -> None:
+    """Give axes their labels, and the common look.
+
+    Args:
+        ax: The axes.
+        x: What the horizontal axis shows.
+        y: What the vertical axis shows.
+        grid: Which grid lines to draw: ``both``, ``x`` or ``y``.
+    """
+    ax.set_xlabel(x, fontsize=TEXT, color=INK)
+    ax.set_ylabel(y, fontsize=TEXT, color=INK)
+    ax.tick_params(which="both", labelsize=SMALL, colors=INK, labelcolor=INK, length=2.5, width=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+    for spine in ax.spines.values():
+        spine.set_color(MUTED)
+        spine.set_linewidth(0.6)
+    ax.set_axisbelow(True)
+    ax.grid(True, axis=grid, color=GRID, linewidth=0.5)  # type: ignore[arg-type]
+
+
+def legend(ax: Axes) -> None:
+    """Explain the curves of axes, above them, where no curve can be hidden.
+
+    Args:
+        ax: The axes.
+    """
+    handles, labels = ax.get_legend_handles_labels()
+    if not handles:
+        return
+    box = ax.legend(
+        handles,
+        labels,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2 if len(labels) > 1 else 1,
+        fontsize=SMALL,
+        labelcolor=INK,
+        frameon=False,
+        borderpad=0.2,
+        handlelength=2.2,
+        handletextpad=0.5,
+        columnspacing=1.2,
+    )
+    for text in box.get_texts():
+        text.set_parse_math(False)
+
+
+def nothing(ax: Axes, reason: str) -> None:
+    """Say in an empty picture why it is empty.
+
+    Args:
+        ax: The axes.
+        reason: A few words.
+    """
+    box = {"facecolor": PAPER, "edgecolor": "none"}
+    text = ax.text(0.5, 0.5, f"Undefined: {reason}", fontsize=TEXT, color=MUTED, parse_math=False, bbox=box)
+    text.set(transform=ax.transAxes, ha="center", va="center")
+
+
+def save(
+    figure: Figure,
+    stem: str | Path,
+    *,
+    formats: Sequence[str] = ("png", "svg"),
+    dpi: int = 300,
+    exist_ok: bool = False,
+) -> list[Path]:
+    """Save a figure, each file complete or not at all.
+
+    Args:
+        figure: The figure.
+        stem: Path without its suffix; the folder is made if need be.
+        formats: ``png``, ``svg`` or ``pdf``.
+        dpi: Pixels an inch of a PNG.
+        exist_ok: Whether to replace files that are there.
+
+    Returns:
+        The files.
+
+    Raises:
+        FileExistsError: A file is there and ``exist_ok`` is False.
+        ValueError: A format is none of the three.
+    """
+    if unknown := [f for f in formats if f not in ("png", "svg", "pdf")]:
+        raise ValueError(f"formats must be of png, svg and pdf, got {unknown[0]!r}.")
+    paths = [Path(f"{stem}.{suffix}") for suffix in formats]
+    for path in paths:
+        if path.exists() and not exist_ok:
+            raise FileExistsError(
+                f"Expected stem='{stem}' to name no file without exist_ok, got '{path}', which exists."
+            )
+    contents = [render(figure, suffix, dpi=dpi) for suffix in formats]
+    for path, content in zip(paths, contents, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    return paths
+
+
+def render(figure: Figure, suffix: str, *, dpi: int = 300, transparent: bool = False) -> bytes:
+    """Draw a figure; the same figure gives the same bytes.
+
+    Args:
+        figure: The figure.
+        suffix: ``png``, ``svg`` or ``pdf``.
+        dpi: Pixels an inch of a PNG.
+        transparent: Whether to leave out the background.
+
+    Returns:
+        The content of a file.
+    """
+    buffer = io.BytesIO()
+    dateless = {"svg": dict.fromkeys(("Date", "Creator", "Format", "Type")), "pdf": {"CreationDate": None}}
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "det-ls"}):
+        figure.savefig(buffer, format=suffix, dpi=dpi, transparent=transparent, metadata=dateless.get(suffix))
+    return buffer.getvalue()
+
+
+def inline_svg(figure: Figure, name: str, description: str) -> str:
+    """Draw a figure as an SVG element for an HTML page, coloured by the page's CSS variables.
+
+    Args:
+        figure: The figure.
+        name: Prefix that keeps the element's ids apart from those of the page's other figures.
+        description: What the picture shows, for those who cannot see it.
+
+    Returns:
+        The element. Its colours are the variables of `CSS_NAMES`.
+    """
+    from markupsafe import escape
+
+    text = render(figure, "svg", transparent=True).decode("utf-8")
+    text = text[text.index("<svg") :]
+    for colour, variable in CSS_NAMES.items():
+        text = text.replace(colour, f"var({variable})")
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
+    text = text.replace("url(#", f"url(#{name}-")
+    text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL)
+    size = re.search(r'viewBox="([^"]*)"', text)
+    assert size is not None, "matplotlib writes a viewBox"
+    width = float(size[1].split()[2])
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size[1]}" role="img" aria-label="{escape(description)}" '
+        f'style="max-width: {2 * width:.0f}px">'
+    )
+    return head + text[text.index(">") + 1 :].strip()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that appears complete or not at all.
+
+    Args:
+        path: The file, in a folder that exists.
+        content: What it shall hold.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
