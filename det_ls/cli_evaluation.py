@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 BOOTSTRAP = 1000
 REPORT_FILE = "report.html"
+PICTURES = ("reliability", "reliability_by_size", "threshold_curve", "class_gaps", "froc", "miss_rate")
 
 
 class NothingDefinedError(ValueError):
@@ -159,9 +160,13 @@ def _folder(arguments: dict[str, Any], mode: str) -> Path:
 
 
 def _report(evaluation: Evaluation, folder: Path, title: str, arguments: dict[str, Any]) -> None:
-    """Write the page."""
+    """Write the page, and its pictures as files for a paper."""
+    from det_ls import plots
     from det_ls.report import write_report
 
+    exist_ok = bool(arguments.get("exist_ok"))
+    for name in PICTURES:
+        plots.save(getattr(plots, name)(evaluation.metrics), folder / "pictures" / name, exist_ok=exist_ok)
     write_report(
         folder / REPORT_FILE,
         evaluation.metrics,
@@ -170,7 +175,7 @@ def _report(evaluation: Evaluation, folder: Path, title: str, arguments: dict[st
         images=evaluation.images or None,
         detections=evaluation.detections,
         ground_truth=evaluation.ground_truth,
-        exist_ok=bool(arguments.get("exist_ok")),
+        exist_ok=exist_ok,
     )
 
 
