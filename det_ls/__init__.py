@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from det_ls.evaluation import Evaluation as Evaluation
     from det_ls.evaluation import evaluate as evaluate
     from det_ls.evaluation import evaluate_detections as evaluate_detections
     from det_ls.losses import LabelSmoothingDetectionLoss as LabelSmoothingDetectionLoss
     from det_ls.losses import smoothed_criterion as smoothed_criterion
     from det_ls.model import YOLO as YOLO
+    from det_ls.results import Evaluation as Evaluation
     from det_ls.targets import smooth_targets as smooth_targets
     from det_ls.targets import smoothing_matrix as smoothing_matrix
     from det_ls.trainer import DetectionTrainer as DetectionTrainer
@@ -29,7 +29,7 @@ _HOME = {
     "smoothed_criterion": "losses",
     "smooth_targets": "targets",
     "smoothing_matrix": "targets",
-    "Evaluation": "evaluation",
+    "Evaluation": "results",
     "evaluate": "evaluation",
     "evaluate_detections": "evaluation",
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from det_ls.config import refuse_keys
 
 if TYPE_CHECKING:
-    from det_ls.evaluation import Evaluation
+    from det_ls.results import Evaluation
 
 BOOTSTRAP = 1000
 REPORT_FILE = "report.html"
@@ -49,7 +49,8 @@ def metrics(words: Sequence[str]) -> None:
     Raises:
         TypeError: If a word is no ``key=value`` or a key is unknown.
     """
-    from det_ls.evaluation import check_save_dir, evaluate_detections
+    from det_ls.evaluation import evaluate_detections
+    from det_ls.results import check_save_dir
 
     known = ("annotations", "predictions", "protocol", "bootstrap", "seed", "save_dir", "exist_ok")
     arguments = _arguments(words, "metrics", known, known[:2])
@@ -132,7 +133,7 @@ def table(evaluation: Evaluation) -> str:
 
 
 def _headline() -> tuple[str, ...]:
-    from det_ls.definitions import HEADLINE
+    from det_ls.metrics.definitions import HEADLINE
 
     return HEADLINE
 
@@ -161,8 +162,7 @@ def _folder(arguments: dict[str, Any], mode: str) -> Path:
 
 def _report(evaluation: Evaluation, folder: Path, title: str, arguments: dict[str, Any]) -> None:
     """Write the page, and its pictures as files for a paper."""
-    from det_ls import plots
-    from det_ls.report import write_report
+    from det_ls.report import plots, write_report
 
     exist_ok = bool(arguments.get("exist_ok"))
     for name in PICTURES:

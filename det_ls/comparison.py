@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from det_ls.bootstrap import Comparison, compare_tables
-from det_ls.evaluation import Evaluation, check_save_dir, evaluate, evaluate_detections
+from det_ls.evaluation import evaluate, evaluate_detections
+from det_ls.metrics.bootstrap import Comparison, compare_tables
+from det_ls.results import Evaluation, check_save_dir, write_json
 
 COMPARISON_FILE = "comparison.json"
 
@@ -58,9 +57,7 @@ class PairedEvaluation:
         check_comparison_dir(folder, exist_ok)
         self.a.save(Path(folder) / "a", exist_ok)
         self.b.save(Path(folder) / "b", exist_ok)
-        partial = Path(folder) / f".{COMPARISON_FILE}.partial"
-        partial.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False), encoding="utf-8")
-        os.replace(partial, Path(folder) / COMPARISON_FILE)
+        write_json(Path(folder) / COMPARISON_FILE, self.to_dict(), indent=2)
 
 
 def compare(

@@ -2,8 +2,8 @@
 """The maths of label smoothing for soft detection targets: one matrix, applied to rows.
 
 A foreground anchor matched to an object of class c has the assigner's soft score s (0 <= s <= 1) at c and zeros
-elsewhere; a background anchor has a row of zeros. Smoothing is a matrix P of shape (K, K) applied to rows, ``t' = t P``:
-background stays zero because the map is linear, and a foreground row becomes ``s * P[c]``.
+elsewhere; a background anchor has a row of zeros. Smoothing is a matrix P of shape (K, K) applied to rows,
+``t' = t P``: background stays zero because the map is linear, and a foreground row becomes ``s * P[c]``.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 
 It assumes of Ultralytics, and checks at first use, that
 
-1. ``BaseTrainer.__init__`` calls ``check_resume(overrides)`` after it made ``self.args`` and before it writes args.yaml,
-   and ``get_dataset()`` last of what can fail;
+1. ``BaseTrainer.__init__`` calls ``check_resume(overrides)`` after it made ``self.args`` and before it writes
+   args.yaml, and ``get_dataset()`` last of what can fail;
 2. ``resume_training(ckpt)`` is the last step of the set-up of model, class weights, EMA and end-to-end state;
 3. ``run_callbacks("on_train_epoch_start")`` follows the assignment of ``self.epoch``;
-4. ``get_validator`` and nothing else makes a config from ``self.args`` again, and ``_load_checkpoint_state`` (NaN recovery)
-   and nothing else copies the live model.
+4. ``get_validator`` and nothing else makes a config from ``self.args`` again, and ``_load_checkpoint_state`` (NaN
+   recovery) and nothing else copies the live model.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ TABLE_COPY = "label_smoothing_similarity.csv"
 class LabelSmoothingTrainerMixin(_Base):
     """Adds the label-smoothing keys to an Ultralytics trainer; put it before the stock class.
 
-    The run folder, args.yaml, checkpoints and validation are the stock trainer's. The live model's criterion smooths its
-    targets; the EMA model keeps the stock criterion, so the validation loss stays comparable across epsilons and no
-    checkpoint holds a class of det-ls.
+    The run folder, args.yaml, checkpoints and validation are the stock trainer's. The live model's criterion smooths
+    its targets; the EMA model keeps the stock criterion, so the validation loss stays comparable across epsilons and
+    no checkpoint holds a class of det-ls.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class LabelSmoothingTrainerMixin(_Base):
             engine.generate_ddp_command = stock
 
     def _criterion_owner(self) -> Any:
-        """Return the model whose ``criterion`` the training step uses: inside DDP, compile and distillation wrappers."""
+        """Return the model whose ``criterion`` the training step uses, inside DDP, compile and distillation."""
         model: Any = unwrap_model(self.model)  # type: ignore[arg-type]
         return getattr(model, "student_model", model)
 
@@ -332,8 +332,8 @@ def check_ultralytics() -> None:
         missing.append("engine.trainer.generate_ddp_command")
     if missing:
         raise RuntimeError(
-            f"det-ls does not know the trainer of ultralytics {ultralytics.__version__}: expected {', '.join(missing)}; "
-            "install a supported version (>= 8.4.50, < 8.5)."
+            f"det-ls does not know the trainer of ultralytics {ultralytics.__version__}: expected "
+            f"{', '.join(missing)}; install a supported version (>= 8.4.50, < 8.5)."
         )
 
 

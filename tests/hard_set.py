@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from det_ls.table import OVERLAPPING, DetectionTable
+from det_ls.metrics.table import OVERLAPPING, DetectionTable
 
 Json = dict[str, Any]
 GOLDEN = Path(os.environ.get("DET_LS_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))

@@ -11,16 +11,16 @@ from hard_set import hard_set, ordinary_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from det_ls import calibration as cal
-from det_ls.curves import (
+from det_ls.metrics import calibration as cal
+from det_ls.metrics.curves import (
     free_response,
     reliability_by_class,
     reliability_by_size,
     reliability_data,
     threshold_curve,
 )
-from det_ls.matching import build_table
-from det_ls.metrics import detection_metrics, laace, laece, table_numbers
+from det_ls.metrics.matching import build_table
+from det_ls.metrics.summary import detection_metrics, laace, laece, table_numbers
 
 Array = np.ndarray[Any, Any]
 

@@ -21,7 +21,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from det_ls.coco import coco_evaluate, load_coco, read_detections, read_ground_truth
-from det_ls.definitions import COCO_STATS as STATS
 from det_ls.evaluation import evaluate_detections
 from det_ls.ground_truth import (
     ground_truth_for,
@@ -31,6 +30,7 @@ from det_ls.ground_truth import (
     match_images,
     read_labels,
 )
+from det_ls.metrics.definitions import COCO_STATS as STATS
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 

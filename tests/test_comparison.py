@@ -13,7 +13,7 @@ from hard_set import hard_set
 
 from det_ls import cli, evaluate_detections
 from det_ls.comparison import compare
-from det_ls.definitions import HEADLINE
+from det_ls.metrics.definitions import HEADLINE
 
 
 @pytest.fixture

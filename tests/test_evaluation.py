@@ -21,9 +21,9 @@ from ultralytics.utils import YAML
 import det_ls
 from det_ls import evaluate, evaluate_detections, predictions
 from det_ls.datasets import check_dataset
-from det_ls.definitions import COCO_STATS as STATS
 from det_ls.evaluation import coco_detections
 from det_ls.ground_truth import GroundTruth, ground_truth_for
+from det_ls.metrics.definitions import COCO_STATS as STATS
 from det_ls.predictions import ImagePredictions, Predictions
 
 QUICK: dict[str, Any] = {"imgsz": 64, "device": "cpu"}

@@ -11,9 +11,9 @@ from hard_set import hard_set, ordinary_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from det_ls.lrp import lrp, optimal_lrp
-from det_ls.matching import build_table
-from det_ls.protocols import get_protocol, lrp_optimal_mask
+from det_ls.metrics.lrp import lrp, optimal_lrp
+from det_ls.metrics.matching import build_table
+from det_ls.metrics.protocols import get_protocol, lrp_optimal_mask
 
 BOX = [0, 0, 10, 10]
 GT = {

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hard_set import hard_set, ordinary_set
 
-from det_ls.bootstrap import BIASED_UPWARDS
-from det_ls.metrics import HEADLINE, detection_metrics
+from det_ls.metrics.bootstrap import BIASED_UPWARDS
+from det_ls.metrics.summary import HEADLINE, detection_metrics
 
 KEYS = ["AP", "AP50", "AP75", "LaECE0", "LaACE0", "LRP", "oLRP", "DECE", "signed_gap", "brier", "nll", "auroc"]
 

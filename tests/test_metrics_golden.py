@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hard_set import GOLDEN, NO_GOLDEN
 
-from det_ls.calibration import equal_mass_reliability, reliability
-from det_ls.lrp import LRP, lrp, optimal_lrp
-from det_ls.metrics import DetectionMetrics, detection_metrics, laace, laece, table_numbers
-from det_ls.protocols import get_protocol, lrp_optimal_mask
-from det_ls.table import DetectionTable
+from det_ls.metrics.calibration import equal_mass_reliability, reliability
+from det_ls.metrics.lrp import LRP, lrp, optimal_lrp
+from det_ls.metrics.protocols import get_protocol, lrp_optimal_mask
+from det_ls.metrics.summary import DetectionMetrics, detection_metrics, laace, laece, table_numbers
+from det_ls.metrics.table import DetectionTable
 
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=NO_GOLDEN)
 FOLDERS, SETS = ("coco_tiny", "synth_edge"), ("all", "thr0.3", "lrpopt_self")

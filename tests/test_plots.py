@@ -14,13 +14,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from det_ls import plots
-from det_ls.bootstrap import Comparison, Interval, compare_tables, image_weights
-from det_ls.curves import free_response, reliability_intervals
-from det_ls.curves import threshold_curve as compute_threshold_curve
-from det_ls.metrics import DetectionMetrics, detection_metrics
-from det_ls.operating_point import operating_point
-from det_ls.plot_style import CSS_NAMES, inline_svg
+from det_ls.metrics.bootstrap import Comparison, Interval, compare_tables, image_weights
+from det_ls.metrics.curves import free_response, reliability_intervals
+from det_ls.metrics.curves import threshold_curve as compute_threshold_curve
+from det_ls.metrics.operating_point import operating_point
+from det_ls.metrics.summary import DetectionMetrics, detection_metrics
+from det_ls.report import plots
+from det_ls.report.plot_style import CSS_NAMES, inline_svg
 
 DRAW = (
     plots.reliability,
@@ -248,7 +248,7 @@ def test_what_is_undefined_is_said_in_the_picture(draw, objects: bool) -> None:
 
 
 def test_pyplot_is_not_needed() -> None:
-    code = "import sys, det_ls.report; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, det_ls.report.page; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

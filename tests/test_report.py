@@ -20,15 +20,15 @@ import cv2
 import numpy as np
 import pytest
 
-from det_ls import report
-from det_ls.bootstrap import Interval, compare_tables
 from det_ls.coco import read_ground_truth
-from det_ls.crops import CaseFinder, base_name, cut, read_image
-from det_ls.definitions import HEADLINE
-from det_ls.floor import Floor
-from det_ls.metrics import DetectionMetrics, detection_metrics
-from det_ls.operating_point import operating_point
-from det_ls.report_words import comparison_findings, findings, number
+from det_ls.metrics.bootstrap import Interval, compare_tables
+from det_ls.metrics.definitions import HEADLINE
+from det_ls.metrics.floor import Floor
+from det_ls.metrics.operating_point import operating_point
+from det_ls.metrics.summary import DetectionMetrics, detection_metrics
+from det_ls.report import page as report
+from det_ls.report.crops import CaseFinder, base_name, cut, read_image
+from det_ls.report.words import comparison_findings, findings, number
 
 EVIL = "<script>alert('x')</script> & \"co\" $x_{<b>"
 VOID = {"meta", "link", "img", "br", "input", "hr", "rect"}

@@ -15,21 +15,21 @@ import pytest
 from hard_set import hard_set, ordinary_set, simulated_table, table_of
 from test_table import repeat_images
 
-from det_ls.bootstrap import (
+from det_ls.metrics.bootstrap import (
     BIASED_UPWARDS,
     bootstrap_intervals,
     compare_tables,
     image_weights,
     percentile_interval,
 )
-from det_ls.calibration import per_class_calibration_error, reliability
-from det_ls.curves import reliability_data, reliability_intervals
-from det_ls.floor import IoUSimulator, calibration_floors
-from det_ls.matching import build_table
-from det_ls.metrics import detection_metrics, table_numbers
-from det_ls.protocols import get_protocol
-from det_ls.replicates import replicate_ap, replicate_numbers
-from det_ls.table import DetectionTable
+from det_ls.metrics.calibration import per_class_calibration_error, reliability
+from det_ls.metrics.curves import reliability_data, reliability_intervals
+from det_ls.metrics.floor import IoUSimulator, calibration_floors
+from det_ls.metrics.matching import build_table
+from det_ls.metrics.protocols import get_protocol
+from det_ls.metrics.replicates import replicate_ap, replicate_numbers
+from det_ls.metrics.summary import detection_metrics, table_numbers
+from det_ls.metrics.table import DetectionTable
 
 DET_LS = get_protocol("det_ls")
 LEVEL, DATA_SETS, REPLICATES, IMAGES = 0.95, 150, 250, 150

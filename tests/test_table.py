@@ -14,10 +14,10 @@ from hard_set import hard_set, ordinary_set
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from det_ls.average_precision import WeightedAP
-from det_ls.bootstrap import image_weights
-from det_ls.matching import build_table, evaluate_checked, table_from_coco
-from det_ls.metrics import HEADLINE, detection_metrics
+from det_ls.metrics.average_precision import WeightedAP
+from det_ls.metrics.bootstrap import image_weights
+from det_ls.metrics.matching import build_table, evaluate_checked, table_from_coco
+from det_ls.metrics.summary import HEADLINE, detection_metrics
 
 Json = dict[str, Any]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.protocols import get_protocol
-from det_ls.replicates import Progress, replicate_ap, replicate_numbers
-from det_ls.table import DetectionTable, Floats
+from det_ls.metrics.protocols import get_protocol
+from det_ls.metrics.replicates import Progress, replicate_ap, replicate_numbers
+from det_ls.metrics.table import DetectionTable, Floats
 
 # A binned error sums absolute gaps, so sampling noise only adds to it: its replicates lie above the value itself.
 BIASED_UPWARDS = frozenset({"DECE", "DECE_equal_mass", "LaECE0", "LaECE10", "LaECE50", "LaECE0_lrpopt"})

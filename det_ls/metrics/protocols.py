@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.calibration import Floats
-from det_ls.table import DetectionTable, Matches
+from det_ls.metrics.calibration import Floats
+from det_ls.metrics.table import DetectionTable, Matches
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from det_ls.bootstrap import Comparison, Interval
-from det_ls.definitions import HEADLINE
-from det_ls.floor import Floor
-from det_ls.metrics import DetectionMetrics
-from det_ls.operating_point import OperatingPoint
+from det_ls.metrics.bootstrap import Comparison, Interval
+from det_ls.metrics.definitions import HEADLINE
+from det_ls.metrics.floor import Floor
+from det_ls.metrics.operating_point import OperatingPoint
+from det_ls.metrics.summary import DetectionMetrics
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 CALIBRATED = "not distinguishable from calibrated"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.table import DetectionTable, Floats, Ints
+from det_ls.metrics.table import DetectionTable, Floats, Ints
 
 COCO_IOU_THRESHOLDS = tuple(float(t) for t in np.linspace(0.5, 0.95, 10))
 _RECALLS = np.linspace(0.0, 1.0, 101)

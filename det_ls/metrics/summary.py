@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from det_ls import calibration as cal
-from det_ls.bootstrap import Interval, bootstrap_intervals
-from det_ls.curves import reliability_by_size, reliability_data
-from det_ls.definitions import COCO_STATS, HEADLINE, definition, reason_undefined
-from det_ls.floor import Floor, calibration_floors
-from det_ls.lrp import LRP, lrp, optimal_lrp
-from det_ls.matching import evaluate_checked, table_from_coco
-from det_ls.protocols import Protocol, get_protocol, lrp_optimal_mask
-from det_ls.replicates import LAECE_TAUS, TP_IOU, Progress, laece_key
-from det_ls.table import DetectionTable, Floats
+from det_ls.metrics import calibration as cal
+from det_ls.metrics.bootstrap import Interval, bootstrap_intervals
+from det_ls.metrics.curves import reliability_by_size, reliability_data
+from det_ls.metrics.definitions import COCO_STATS, HEADLINE, definition, reason_undefined
+from det_ls.metrics.floor import Floor, calibration_floors
+from det_ls.metrics.lrp import LRP, lrp, optimal_lrp
+from det_ls.metrics.matching import evaluate_checked, table_from_coco
+from det_ls.metrics.protocols import Protocol, get_protocol, lrp_optimal_mask
+from det_ls.metrics.replicates import LAECE_TAUS, TP_IOU, Progress, laece_key
+from det_ls.metrics.table import DetectionTable, Floats
 
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.calibration import DECE_BINS, LAECE_BINS, bin_index, equal_mass_ends
-from det_ls.lrp import optimal_lrp
-from det_ls.protocols import Protocol, get_protocol, lrp_optimal_mask
-from det_ls.replicates import LAECE_TAUS, TP_IOU, laece_key
-from det_ls.table import DetectionTable, Floats
+from det_ls.metrics.calibration import DECE_BINS, LAECE_BINS, bin_index, equal_mass_ends
+from det_ls.metrics.lrp import optimal_lrp
+from det_ls.metrics.protocols import Protocol, get_protocol, lrp_optimal_mask
+from det_ls.metrics.replicates import LAECE_TAUS, TP_IOU, laece_key
+from det_ls.metrics.table import DetectionTable, Floats
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.metrics import DetectionMetrics
-from det_ls.operating_point import OperatingPoint
-from det_ls.protocols import get_protocol
-from det_ls.replicates import TP_IOU
-from det_ls.table import DetectionTable, Floats
+from det_ls.metrics.operating_point import OperatingPoint
+from det_ls.metrics.protocols import get_protocol
+from det_ls.metrics.replicates import TP_IOU
+from det_ls.metrics.summary import DetectionMetrics
+from det_ls.metrics.table import DetectionTable, Floats
 
 LIMIT = 12
 SIDE = 320  # pixels of a crop's longer side

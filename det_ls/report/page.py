@@ -12,15 +12,15 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 import det_ls
-from det_ls import plots
-from det_ls.bootstrap import Comparison
 from det_ls.coco import read_ground_truth
-from det_ls.crops import CaseFinder
-from det_ls.definitions import HEADLINE
-from det_ls.metrics import DetectionMetrics
-from det_ls.operating_point import operating_point
-from det_ls.plot_style import inline_svg, write_atomically
-from det_ls.report_rows import (
+from det_ls.metrics.bootstrap import Comparison
+from det_ls.metrics.definitions import HEADLINE
+from det_ls.metrics.operating_point import operating_point
+from det_ls.metrics.summary import DetectionMetrics
+from det_ls.report import plots
+from det_ls.report.crops import CaseFinder
+from det_ls.report.plot_style import inline_svg, write_atomically
+from det_ls.report.rows import (
     Cropper,
     Row,
     class_rows,
@@ -32,7 +32,7 @@ from det_ls.report_rows import (
     ordered,
     tiles,
 )
-from det_ls.report_words import comparison_findings, findings
+from det_ls.report.words import comparison_findings, findings
 
 _FIGURES: tuple[tuple[str, Callable[..., Figure], str], ...] = (
     (
@@ -161,7 +161,7 @@ def write_comparison(
         path: The file; its folder is made if need be.
         a: The numbers of the first detector.
         b: The numbers of the second detector, on the same images and under the same protocol.
-        comparisons: Their paired comparison, from `det_ls.bootstrap.compare_tables`.
+        comparisons: Their paired comparison, from `det_ls.metrics.bootstrap.compare_tables`.
         names: What to call them.
         title: What the page is about.
         protocol: Settings, versions and the weights' hashes of both, as for `write_report`.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from det_ls.metrics import DetectionMetrics
-from det_ls.protocols import get_protocol, lrp_optimal_mask
-from det_ls.replicates import TP_IOU
-from det_ls.table import Bools, Floats
+from det_ls.metrics.protocols import get_protocol, lrp_optimal_mask
+from det_ls.metrics.replicates import TP_IOU
+from det_ls.metrics.summary import DetectionMetrics
+from det_ls.metrics.table import Bools, Floats
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Match detections with pycocotools and read the result into a `det_ls.table.DetectionTable`.
+"""Match detections with pycocotools and read the result into a `det_ls.metrics.table.DetectionTable`.
 
 pycocotools matches the detections once. A second pass at lower IoU thresholds runs over the IoUs that the first pass
 cached; adding those thresholds to the first pass would change COCO's means.
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from det_ls.coco import coco_evaluate, read_detections, read_ground_truth
-from det_ls.table import OVERLAPPING, Bools, DetectionTable, Floats, Ints
+from det_ls.metrics.table import OVERLAPPING, Bools, DetectionTable, Floats, Ints
 
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval

@@ -15,14 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from det_ls.bootstrap import HIGHER_IS_BETTER, NEITHER_IS_BETTER, Comparison, image_weights
-from det_ls.calibration import Reliability
-from det_ls.curves import FROC_RATES, MISS_RATE_POINTS, free_response, reliability_intervals
-from det_ls.curves import threshold_curve as compute_threshold_curve
-from det_ls.definitions import HEADLINE
-from det_ls.metrics import DetectionMetrics
-from det_ls.operating_point import operating_point
-from det_ls.plot_parts import (
+from det_ls.metrics.bootstrap import HIGHER_IS_BETTER, NEITHER_IS_BETTER, Comparison, image_weights
+from det_ls.metrics.calibration import Reliability
+from det_ls.metrics.curves import FROC_RATES, MISS_RATE_POINTS, free_response, reliability_intervals
+from det_ls.metrics.curves import threshold_curve as compute_threshold_curve
+from det_ls.metrics.definitions import HEADLINE
+from det_ls.metrics.operating_point import operating_point
+from det_ls.metrics.summary import DetectionMetrics
+from det_ls.report.plot_parts import (
     FEW,
     around_zero,
     class_gap_intervals,
@@ -39,7 +39,7 @@ from det_ls.plot_parts import (
     short,
     shown_classes,
 )
-from det_ls.plot_style import (
+from det_ls.report.plot_style import (
     BLUE,
     GREEN,
     INK,
@@ -56,7 +56,7 @@ from det_ls.plot_style import (
     new_axes,
     nothing,
 )
-from det_ls.plot_style import save as save
+from det_ls.report.plot_style import save as save
 
 TP_LABEL, IOU_LABEL = "precision (IoU ≥ 0.5)", "mean IoU"
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.bootstrap import Comparison, Interval
-from det_ls.crops import SIDE, Case, base_name, cut, read_image
-from det_ls.definitions import HEADLINE
-from det_ls.floor import Floor
-from det_ls.metrics import DetectionMetrics
-from det_ls.plots import verdict_of
-from det_ls.report_words import CALIBRATED, DASH, definition_text, describe, floor_verdict, interval_text, number
+from det_ls.metrics.bootstrap import Comparison, Interval
+from det_ls.metrics.definitions import HEADLINE
+from det_ls.metrics.floor import Floor
+from det_ls.metrics.summary import DetectionMetrics
+from det_ls.report.crops import SIDE, Case, base_name, cut, read_image
+from det_ls.report.plots import verdict_of
+from det_ls.report.words import CALIBRATED, DASH, definition_text, describe, floor_verdict, interval_text, number
 
 Row = dict[str, Any]
 _SIGNED = frozenset({"signed_gap", "signed_gap_iou"})
@@ -181,7 +181,7 @@ def tiles(metrics: DetectionMetrics, threshold: str) -> list[Row]:
 
     Args:
         metrics: The numbers of a detector.
-        threshold: What `det_ls.report_words.findings` leads with on the operating point.
+        threshold: What `det_ls.report.words.findings` leads with on the operating point.
 
     Returns:
         The tiles.

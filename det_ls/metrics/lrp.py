@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.table import DetectionTable, Matches
+from det_ls.metrics.table import DetectionTable, Matches
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -72,7 +72,7 @@ def lrp(table: DetectionTable, matches: Matches) -> LRP:
         The errors by class.
 
     Example:
-        >>> from det_ls.matching import build_table
+        >>> from det_ls.metrics.matching import build_table
         >>> gt = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}],
         ...       "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10]}]}
         >>> detections = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 8], "score": 0.9}]

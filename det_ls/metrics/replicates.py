@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.average_precision import WeightedAP
-from det_ls.calibration import DECE_BINS, LAECE_BINS, bin_index, equal_mass_ends, log_losses
-from det_ls.lrp import lrp_error, optimal_lrp, threshold_places
-from det_ls.protocols import Protocol, lrp_optimal_mask
-from det_ls.table import DetectionTable, Floats, Ints
+from det_ls.metrics.average_precision import WeightedAP
+from det_ls.metrics.calibration import DECE_BINS, LAECE_BINS, bin_index, equal_mass_ends, log_losses
+from det_ls.metrics.lrp import lrp_error, optimal_lrp, threshold_places
+from det_ls.metrics.protocols import Protocol, lrp_optimal_mask
+from det_ls.metrics.table import DetectionTable, Floats, Ints
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 TP_IOU = 0.5

@@ -213,7 +213,7 @@ class DetectionTable:
 
         Example:
             >>> import numpy as np
-            >>> from det_ls.matching import build_table
+            >>> from det_ls.metrics.matching import build_table
             >>> gt = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}],
             ...       "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}]}
             >>> detections = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": s} for s in (0.9, 0.2)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from det_ls.calibration import DECE_BINS, LAECE_BINS
-from det_ls.lrp import optimal_lrp
-from det_ls.protocols import Protocol, lrp_optimal_mask
-from det_ls.replicates import TP_IOU
-from det_ls.table import DetectionTable
+from det_ls.metrics.calibration import DECE_BINS, LAECE_BINS
+from det_ls.metrics.lrp import optimal_lrp
+from det_ls.metrics.protocols import Protocol, lrp_optimal_mask
+from det_ls.metrics.replicates import TP_IOU
+from det_ls.metrics.table import DetectionTable
 
 HEADLINE = (
     "AP",
