@@ -50,8 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in {"help", "-h", "--help"}:
         print(HELP)
         return 0
-    command = COMMANDS.get(words[0])
-    return run(lambda: passthrough(words) if command is None else command(words[1:]))
+    for mode, command in COMMANDS.items():
+        if words[:1] == [mode] or words[:2] == ["detect", mode] or f"mode={mode}" in words:
+            rest = [word for word in words if word not in {mode, "detect", f"mode={mode}"}]
+            return run(lambda command=command, rest=rest: command(rest))  # type: ignore[misc]
+    return run(lambda: passthrough(words))
 
 
 def run(command: Callable[[], object]) -> int:
@@ -98,18 +101,27 @@ def passthrough(words: Sequence[str]) -> Any:
         return None
 
     smoothing = LabelSmoothing.from_args(keys)  # checked before anything else happens
-    with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
-        if cfg is not None:  # stock would drop label_smoothing from the file and refuse the other keys
-            from ultralytics.utils import YAML
-
-            file = Path(folder) / "cfg.yaml"
-            YAML.save(file, split_keys(cfg)[1])
-            stock_words = [*stock_words, f"cfg={file}"]
-        with _argv(stock_words), _our_models(keys) as trained:
-            entrypoint()
+    with _clean_words(stock_words, cfg) as clean, _argv(clean), _our_models(keys) as trained:
+        entrypoint()
     if smoothing.enabled and not trained:
         refuse_keys(keys, "expected a YOLO detection model, got one that det-ls does not train.")
     return trained[-1] if trained else None
+
+
+def arguments_of(words: Sequence[str]) -> dict[str, Any]:
+    """Return what a ``yolo`` command sets, the file that ``cfg=`` names included.
+
+    Args:
+        words: The command's words.
+
+    Returns:
+        Values by key; words win over the file.
+
+    Raises:
+        FileNotFoundError: If the file was not found.
+        TypeError: If a label-smoothing key has no value.
+    """
+    return _parse(words)[1]
 
 
 def key_values(words: Sequence[str]) -> dict[str, Any]:
@@ -159,7 +171,7 @@ def check_known(arguments: Mapping[str, Any], known: Iterable[str], required: It
 def _parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any], dict[str, Any] | None]:
     """Split a yolo command: words without keys and cfg, merged arguments (argv over cfg), the cfg file's content."""
     from ultralytics.cfg import MODES, merge_equals_args, parse_key_value_pair
-    from ultralytics.utils import YAML, checks
+    from ultralytics.utils import YAML
 
     kept: list[str] = []
     arguments: dict[str, Any] = {}
@@ -169,7 +181,7 @@ def _parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any], dict[str, A
         key, separator, value = bare.partition("=")
         key = key.strip()
         if separator and value.strip() and key == "cfg" and value.strip().lower() != "none":
-            cfg = {k: v for k, v in YAML.load(checks.check_yaml(value.strip())).items() if k != "cfg"}
+            cfg = {k: v for k, v in YAML.load(_cfg_file(value.strip())).items() if k != "cfg"}
             continue
         if separator and (value.strip() or split_keys({key: None})[0]):
             if not value.strip():
@@ -182,6 +194,30 @@ def _parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any], dict[str, A
         if not split_keys({key: None})[0]:
             kept.append(word)
     return kept, {**(cfg or {}), **arguments}, cfg
+
+
+@contextmanager
+def _clean_words(words: Sequence[str], cfg: dict[str, Any] | None) -> Iterator[list[str]]:
+    """Name a copy of the cfg file without our keys: stock would drop ``label_smoothing`` and refuse the others."""
+    if cfg is None:
+        yield list(words)
+        return
+    from ultralytics.utils import YAML
+
+    with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
+        file = Path(folder) / "cfg.yaml"
+        YAML.save(file, split_keys(cfg)[1])
+        yield [f"cfg={file}", *words]  # first: in older versions it replaces what came before
+
+
+def _cfg_file(name: str) -> str:
+    """Find the file that ``cfg=`` names, as Ultralytics does."""
+    from ultralytics.utils import checks
+
+    found = checks.check_file(name, hard=False)
+    if not found:
+        raise FileNotFoundError(f"cfg: expected a YAML file, got {name!r}, which was not found.")
+    return str(found)
 
 
 @contextmanager

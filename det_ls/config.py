@@ -170,6 +170,21 @@ class LabelSmoothing:
         similarity = None if table is None else table.for_classes(names)
         return smoothing_matrix(len(names), epsilons, self.label_smoothing_mode, similarity, class_names=names)
 
+    def check(self, names: Sequence[str], table: SimilarityTable | None = None) -> None:
+        """Check the keys against a data set's classes.
+
+        Args:
+            names: The data set's K class names, in index order.
+            table: The table that ``label_smoothing_similarity`` names, already read.
+
+        Raises:
+            ValueError: If a class is unknown, an epsilon is out of its bound, or the table does not fit. With every
+                epsilon 0 only the mapping's names are checked: stock training has no bound and takes one class.
+        """
+        self.epsilons(names)
+        if self.enabled:
+            self.matrix(names, table)
+
     def scale(self, epoch: int, epochs: int) -> float:
         """Return the schedule's factor f(e / (E - 1)) for an epoch.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import ultralytics
 from ultralytics import RTDETR, YOLOE, YOLOWorld
+from ultralytics.engine import trainer as engine
 from ultralytics.engine.model import Model
 from ultralytics.utils import YAML, checks
 
@@ -21,9 +22,9 @@ from det_ls.trainer import DetectionTrainer, LabelSmoothingTrainerMixin, check_k
 TRAINERS: dict[str, type[LabelSmoothingTrainerMixin]] = {"detect": DetectionTrainer}
 
 
-def _refusing(mode: str, why: str) -> Callable[..., Any]:
+def _refusing(base: type, mode: str, why: str) -> Callable[..., Any]:
     """Make a method that refuses the label-smoothing keys and is otherwise Ultralytics' own."""
-    stock = getattr(Model, mode)
+    stock = getattr(base, mode)
 
     @functools.wraps(stock)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -105,35 +106,28 @@ class YOLO(ultralytics.YOLO):
             refuse_keys(arguments, f"expected a trainer derived from det_ls.DetectionTrainer, got {name}.")
         else:
             check_keys(arguments)
+            if isinstance(arguments.get("data"), (list, tuple)) and not hasattr(engine, "MultiTrainer"):
+                raise ValueError(
+                    f"data: expected one data set with ultralytics {ultralytics.__version__}, got several."
+                )
         return super().train(trainer=trainer, **kwargs)
 
-    val = _refusing("val", _mode_refusal("val"))
-    predict = _refusing("predict", _mode_refusal("predict"))
-    track = _refusing("track", _mode_refusal("track"))
-    export = _refusing("export", _mode_refusal("export"))
-    benchmark = _refusing("benchmark", _mode_refusal("benchmark"))
-    tune = _refusing("tune", _mode_refusal("tune"))
+    val = _refusing(ultralytics.YOLO, "val", _mode_refusal("val"))
+    predict = _refusing(ultralytics.YOLO, "predict", _mode_refusal("predict"))
+    track = _refusing(ultralytics.YOLO, "track", _mode_refusal("track"))
+    export = _refusing(ultralytics.YOLO, "export", _mode_refusal("export"))
+    benchmark = _refusing(ultralytics.YOLO, "benchmark", _mode_refusal("benchmark"))
+    tune = _refusing(ultralytics.YOLO, "tune", _mode_refusal("tune"))
 
 
-_NO_SUPPORT = "expected a YOLO detection model, got a model of a family that label_smoothing does not support."
+def _guarded(family: type) -> type:
+    """Derive a class that refuses the keys in every mode from a family that label smoothing does not support."""
+    why = f"expected a YOLO detection model, got a {family.__name__} model, which label_smoothing does not support."
+    modes = ("train", "val", "predict", "track", "export", "benchmark", "tune")
+    return type(family.__name__, (family,), {mode: _refusing(family, mode, why) for mode in modes})
 
 
-class _GuardedWorld(YOLOWorld):
-    train = _refusing("train", _NO_SUPPORT)
-    tune = _refusing("tune", _NO_SUPPORT)
-
-
-class _GuardedYOLOE(YOLOE):
-    train = _refusing("train", _NO_SUPPORT)
-    tune = _refusing("tune", _NO_SUPPORT)
-
-
-class _GuardedRTDETR(RTDETR):
-    train = _refusing("train", _NO_SUPPORT)
-    tune = _refusing("tune", _NO_SUPPORT)
-
-
-_GUARDS: dict[type, type] = {YOLOWorld: _GuardedWorld, YOLOE: _GuardedYOLOE, RTDETR: _GuardedRTDETR}
+_GUARDS: dict[type, type] = {family: _guarded(family) for family in (YOLOWorld, YOLOE, RTDETR)}
 
 
 def _with_cfg(kwargs: dict[str, Any]) -> dict[str, Any]:

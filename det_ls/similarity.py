@@ -44,7 +44,11 @@ class SimilarityTable:
         file = Path(path)
         if not file.is_file():
             raise FileNotFoundError(f"label_smoothing_similarity: expected a CSV file, got {str(path)!r}, not a file.")
-        return cls.parse(file.read_text(encoding="utf-8-sig"), str(path))
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise ValueError(f"label_smoothing_similarity: expected a UTF-8 text file, got {str(path)!r}.") from None
+        return cls.parse(text, str(path))
 
     @classmethod
     def parse(cls, text: str, source: str) -> SimilarityTable:

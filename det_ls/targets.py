@@ -105,8 +105,8 @@ def smoothing_matrix(
             diagonal, rest = 1.0 - eps / 2, eps / 2
             if k > BINARY_WARNING_ABOVE and bool((eps > 0).any()):
                 warnings.warn(
-                    f"label_smoothing_mode 'binary' with {k} classes multiplies a foreground row's mass by up to "
-                    f"{1 + (k - 2) * float(eps.max()) / 2:.2f}; 'redistribute' and 'uniform' keep it.",
+                    f"label_smoothing_mode 'binary' with {k} classes multiplies a foreground row's mass by "
+                    f"1 + {(k - 2) / 2:g} epsilon; 'redistribute' and 'uniform' keep it.",  # the same for every epoch
                     stacklevel=2,
                 )
         else:
@@ -142,8 +142,9 @@ def smooth_targets(
         tensor([[0.2000, 0.6000],
                 [0.0000, 0.0000]])
     """
-    if not targets.is_floating_point():
-        raise TypeError(f"targets: expected a floating-point tensor of shape (..., K), got dtype {targets.dtype}.")
+    if not isinstance(targets, Tensor) or not targets.is_floating_point():
+        got = f"dtype {targets.dtype}" if isinstance(targets, Tensor) else type(targets).__name__
+        raise TypeError(f"targets: expected a floating-point tensor of shape (..., K), got {got}.")
     if targets.ndim == 0:
         raise ValueError("targets: expected a tensor of shape (..., K), got a scalar.")
     matrix = smoothing_matrix(targets.shape[-1], epsilon, mode, similarity)
@@ -166,7 +167,7 @@ def apply_smoothing(targets: Tensor, matrix: Tensor) -> Tensor:
 
 def _epsilons(epsilon: float | Sequence[float] | Tensor, k: int, names: Sequence[str]) -> list[float]:
     """Spread epsilon to K finite, non-negative floats."""
-    if isinstance(epsilon, Tensor):
+    if hasattr(epsilon, "tolist"):  # a tensor or an array
         epsilon = epsilon.tolist()
     values = list(epsilon) if isinstance(epsilon, Sequence) and not isinstance(epsilon, str) else [epsilon] * k
     if len(values) != k:
@@ -215,7 +216,12 @@ def _refuse_one_class(k: int, what: str) -> None:
 
 def _similarity_shares(similarity: Similarity, k: int) -> Tensor:
     """Normalise the off-diagonal rows of a similarity table; a row of zeros becomes even."""
-    table = torch.as_tensor(similarity, dtype=torch.float64, device="cpu").clone()
+    try:
+        table = torch.as_tensor(similarity, dtype=torch.float64, device="cpu").clone()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"label_smoothing_similarity: expected a table of {k} x {k} numbers, got {similarity!r}."
+        ) from None
     if table.shape != (k, k):
         raise ValueError(
             f"label_smoothing_similarity: expected a table of {k} x {k} numbers, got shape {tuple(table.shape)}."

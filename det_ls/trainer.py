@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import ultralytics
@@ -73,7 +72,7 @@ class LabelSmoothingTrainerMixin(_Base):
         cfg_keys, cfg = split_keys(cfg2dict(cfg))
         override_keys, overrides = split_keys(cfg2dict(overrides or {}))
         self._given = {**cfg_keys, **override_keys}
-        self._run_folder_is_ours = False
+        self._new_folders: list[Path] = []
         self._criterion: Any = None
         self._set_smoothing(LabelSmoothing.from_args(self._given))
         with dataset_root(overrides.get("data") or cfg.get("data")):
@@ -96,8 +95,10 @@ class LabelSmoothingTrainerMixin(_Base):
             setattr(self.args, key, value)
         if not isinstance(self.args.data, dict) and (file := local_data_file(self.args.data)) is not None:
             names = {0: "item"} if self.args.single_cls else class_names(file)
-            self.smoothing.matrix(ordered_names(names), self._table)
-        self._run_folder_is_ours = RANK in {-1, 0} and not Path(get_save_dir(self.args)).exists()
+            self.smoothing.check(ordered_names(names), self._table)
+        folder = Path(get_save_dir(self.args))
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._new_folders = new if RANK in {-1, 0} else []
 
     def get_dataset(self) -> dict[str, Any]:
         """Resolve the data set as stock does and check the keys against its classes.
@@ -108,13 +109,21 @@ class LabelSmoothingTrainerMixin(_Base):
         checked = False
         try:
             with dataset_root(self.args.data):
-                data = super().get_dataset()
-            self.smoothing.matrix(ordered_names(data["names"]), self._table)
+                data = self._stock_dataset()
+            self.smoothing.check(ordered_names(data["names"]), self._table)
             checked = True
         finally:
             if not checked:
                 self._remove_empty_run_folder()
         return data
+
+    def _stock_dataset(self) -> dict[str, Any]:
+        """Resolve the data set as stock does, with a one-sentence error."""
+        try:
+            return super().get_dataset()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RuntimeError(f"data: expected a usable data set, got {self.args.data!r}: {reason}") from error
 
     def train(self) -> None:
         """Train as stock does; afterwards, also after an interruption, the live model holds no class of det-ls."""
@@ -204,14 +213,18 @@ class LabelSmoothingTrainerMixin(_Base):
     def _read_keys_from_checkpoint(self, last: Path) -> None:
         """Go on with the checkpoint's keys; another value given on resume is ignored, and said to be."""
         saved = LabelSmoothing.from_args(split_keys(load_checkpoint(last)[1].get("train_args", {}))[0])
-        saved_args, given = saved.to_args(), LabelSmoothing.from_args(self._given).to_args()
-        for key in self._given:
-            old, new = saved_args.get(key), given.get(key)
-            if old != new and key != "label_smoothing_similarity":
+        self._set_smoothing(saved, beside=last.parent.parent)
+        for key, value in self._given.items():
+            if value is None:
+                continue
+            old, new = getattr(saved, key), getattr(LabelSmoothing.from_args({key: value}), key)
+            same = old == new
+            if key == "label_smoothing_similarity":  # the checkpoint names a copy: compare what the tables say
+                same = self._table is not None and SimilarityTable.read(new).text == self._table.text
+            if not same:
                 LOGGER.warning(
                     f"Resume ignores {key}={new}, using the checkpoint's {key}={old}. Start a new run to change it."
                 )
-        self._set_smoothing(saved, beside=last.parent.parent)
 
     def _copy_table(self) -> None:
         """Put a copy of the similarity table into the run folder and make the run's args name the copy."""
@@ -264,13 +277,14 @@ class LabelSmoothingTrainerMixin(_Base):
 
     def _remove_empty_run_folder(self) -> None:
         """Remove the run folder of a run that never started, unless it was there before or holds more than args."""
-        if not self._run_folder_is_ours:
+        if not self._new_folders:
             return
-        folder = Path(self.save_dir)
+        folder = self._new_folders[0]
         (folder / "args.yaml").unlink(missing_ok=True)
         with suppress(OSError):  # a folder with somebody's files stays
             (folder / "weights").rmdir()
-            folder.rmdir()
+            for path in self._new_folders:
+                path.rmdir()
 
 
 class DetectionTrainer(LabelSmoothingTrainerMixin, StockDetectionTrainer):
@@ -301,7 +315,7 @@ def check_keys(args: Mapping[str, Any]) -> LabelSmoothing:
     for item in data if isinstance(data, (list, tuple)) else [data]:
         if isinstance(item, (str, Path)) and (file := local_data_file(item)) is not None:
             names = {0: "item"} if args.get("single_cls") else class_names(file)
-            smoothing.matrix(ordered_names(names), table)
+            smoothing.check(ordered_names(names), table)
     return smoothing
 
 
@@ -355,15 +369,3 @@ def _without_removed_key_warning() -> Iterator[None]:
         yield
     finally:
         LOGGER.removeFilter(keep)
-
-
-def keys_of(namespace: SimpleNamespace) -> dict[str, Any]:
-    """Return the label-smoothing keys of a run's args.
-
-    Args:
-        namespace: A trainer's ``args``.
-
-    Returns:
-        The keys.
-    """
-    return split_keys(vars(namespace))[0]

@@ -3,7 +3,7 @@
 
     python scripts/demo.py [epochs=12] [out=runs/demo]
 
-A run that is already there is evaluated again from its files instead of being trained again.
+A run that is already there is not repeated, and one that broke off goes on; choose another `out` for another run.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ COLUMNS = ("AP", "AP50", "AP75", "LaECE0", "DECE", "signed_gap")
 def main() -> int:
     from det_ls.cli import check_known, key_values, run
 
-    arguments = key_values(sys.argv[1:])
-
     def command() -> None:
+        arguments = key_values(sys.argv[1:])
         check_known(arguments, ("epochs", "out"), (), "the demo")
         demo(**arguments)
 

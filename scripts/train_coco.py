@@ -24,11 +24,19 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
         The :class:`det_ls.Evaluation`.
     """
     from det_ls import evaluate
-    from det_ls.cli import key_values, passthrough
+    from det_ls.cli import arguments_of, key_values, passthrough
+    from det_ls.coco import read_ground_truth
 
     words = list(words)
     own = key_values([word for word in words if word.startswith("annotations=")])
-    model = passthrough(["train", *(word for word in words if not word.startswith("annotations="))])
+    words = ["train", *(word for word in words if not word.startswith("annotations="))]
+    if "annotations" in own:
+        read_ground_truth(own["annotations"], "annotations")  # before the training, which takes long
+    if isinstance(arguments_of(words).get("data"), (list, tuple)):
+        raise ValueError("data: expected one data set, got several.")
+    model = passthrough(words)
+    if model is None:
+        raise ValueError("model: expected a YOLO detection model, got one that det-ls does not train.")
     trainer = model.trainer
     return evaluate(
         str(trainer.best if trainer.best.exists() else trainer.last),

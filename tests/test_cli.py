@@ -68,6 +68,35 @@ def test_train_takes_our_keys_out_of_the_cfg_file_and_leaves_the_file_alone(entr
     assert file.read_text() == before
 
 
+def test_words_win_over_the_cfg_file_on_every_version(tmp_path, monkeypatch):
+    """In older versions ``cfg=`` replaces what stands before it."""
+    seen = {}
+
+    class Model:
+        task = "detect"
+
+        def train(self, **arguments) -> None:
+            seen.update(arguments)
+
+    monkeypatch.setattr("det_ls.model.YOLO", lambda *a, **k: Model())
+    file = tmp_path / "cfg.yaml"
+    file.write_text(yaml.safe_dump({"epochs": 3, "imgsz": 64, "label_smoothing": 0.1}))
+    words = ["train", "epochs=2", "device=cpu", f"cfg={file}", "model=yolo11n.yaml", "data=x.yaml"]
+    assert cli.main(words) == 0
+    assert (seen["epochs"], seen["imgsz"], seen["device"], seen["label_smoothing"]) == (2, 64, "cpu", 0.1)
+
+
+def test_val_is_ours_however_it_is_asked_for(capsys):
+    for words in (["val"], ["detect", "val"], ["mode=val"], ["detect", "mode=val"]):
+        assert cli.main([*words, "model=a.pt", "imgz=3"]) == 2
+        assert "imgz: expected one of the keys of det-ls val" in capsys.readouterr().err
+
+
+def test_a_missing_cfg_file_is_one_sentence(capsys):
+    assert cli.main(["train", "cfg=nowhere.yaml", "label_smoothing=0.1"]) == 2
+    assert "cfg: expected a YAML file, got 'nowhere.yaml', which was not found" in capsys.readouterr().err
+
+
 def test_the_mode_may_stand_in_the_cfg_file(entry, tmp_path, capsys):
     file = tmp_path / "cfg.yaml"
     file.write_text(yaml.safe_dump({"mode": "predict", "label_smoothing": 0.1}))

@@ -98,7 +98,7 @@ def test_binary_warns_above_twenty_classes_only():
         warnings.simplefilter("error")
         smoothing_matrix(20, 0.1, "binary")
         smoothing_matrix(80, 0.0, "binary")
-    with pytest.warns(UserWarning, match=r"80 classes multiplies a foreground row's mass by up to 4\.90"):
+    with pytest.warns(UserWarning, match=r"80 classes multiplies a foreground row's mass by 1 \+ 39 epsilon"):
         smoothing_matrix(80, 0.1, "binary")
 
 
@@ -181,6 +181,22 @@ BAD = [
 def test_bad_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         smoothing_matrix(*arguments)
+
+
+def test_what_is_no_table_or_tensor_is_one_sentence():
+    for table in ("t.csv", [[0, 1], [1]], [["a", "b"], ["c", "d"]]):
+        with pytest.raises(TypeError, match="label_smoothing_similarity: expected a table of 2 x 2 numbers, got"):
+            smoothing_matrix(2, 0.1, similarity=table)
+    with pytest.raises(TypeError, match="targets: expected a floating-point tensor .* got list"):
+        smooth_targets([1.0, 0.0], 0.1)
+
+
+def test_epsilon_may_be_an_array():
+    import numpy as np
+
+    expected = smoothing_matrix(3, [0.0, 0.1, 0.2])
+    torch.testing.assert_close(smoothing_matrix(3, np.array([0.0, 0.1, 0.2])), expected)
+    torch.testing.assert_close(smoothing_matrix(3, torch.tensor([0.0, 0.1, 0.2], dtype=torch.float64)), expected)
 
 
 def test_smooth_targets_enforces_the_same_and_needs_floats():

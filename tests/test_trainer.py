@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -53,6 +54,9 @@ def test_epsilon_zero_saves_one_key_that_stock_accepts(tiny, quick):
     args = yaml.safe_load((model.trainer.save_dir / "args.yaml").read_text())
     assert {k: v for k, v in args.items() if k.startswith("label_smoothing")} == {"label_smoothing": 0.0}
     ultralytics.cfg.get_cfg(overrides=args)
+
+
+OTHER_FAMILIES = functools.cache(det_ls.YOLO)
 
 
 class Interrupted(BaseException):
@@ -249,6 +253,14 @@ def test_a_bad_key_starts_nothing_and_leaves_nothing(way, keys, error, message, 
     assert not Path(quick["project"]).exists()
 
 
+@pytest.mark.parametrize("keys", [{}, {"label_smoothing": 0}, {"label_smoothing": 0.0, "single_cls": True}])
+def test_stock_training_of_a_single_class_needs_no_mode(keys, quick, tmp_path):
+    data = make_dataset(tmp_path / "one", ("a", "b") if "single_cls" in keys else ("a",))
+    model = det_ls.YOLO("yolo11n.yaml")
+    model.train(data=str(data), **keys, **quick)
+    assert model.trainer.args.label_smoothing == 0.0
+
+
 def test_single_class_trains_with_background(tiny, quick):
     det_ls.YOLO("yolo11n.yaml").train(
         data=str(tiny), label_smoothing=0.1, label_smoothing_mode="background", single_cls=True, **quick
@@ -278,7 +290,7 @@ def test_a_folder_that_was_there_before_is_left_alone(tiny, quick, monkeypatch):
 def test_a_missing_data_set_leaves_nothing(quick, tmp_path):
     with pytest.raises((RuntimeError, FileNotFoundError), match=r"nowhere\.yaml"):
         det_ls.YOLO("yolo11n.yaml").train(data=str(tmp_path / "nowhere.yaml"), label_smoothing=0.1, **quick)
-    assert not list(Path(quick["project"]).rglob("args.yaml"))
+    assert not Path(quick["project"]).exists()
 
 
 def test_a_truncated_checkpoint_is_named(tiny, quick, tmp_path):
@@ -299,6 +311,13 @@ def test_every_data_set_of_a_list_is_checked_before_the_first_starts(tiny, quick
     with pytest.raises(ValueError, match="expected a class of the data, got 'green'"):
         det_ls.YOLO("yolo11n.yaml").train(data=[str(tiny), str(other)], label_smoothing={"green": 0.1}, **quick)
     assert not Path(quick["project"]).exists()
+
+
+@pytest.mark.parametrize("mode", ["val", "predict", "track", "export", "benchmark", "tune", "train"])
+@pytest.mark.parametrize("name", ["yolov8s-world.yaml", "yoloe-11s.yaml"])
+def test_other_families_refuse_the_key_in_every_mode(mode, name):
+    with pytest.raises(ValueError, match="label_smoothing: expected a YOLO detection model, got a YOLO(World|E) model"):
+        getattr(OTHER_FAMILIES(name), mode)(label_smoothing=0.1)
 
 
 @pytest.mark.parametrize("mode", ["val", "predict", "track", "export", "benchmark", "tune"])

@@ -154,6 +154,17 @@ def test_resume_ignores_another_epsilon_and_names_both(interrupted, log):
     assert "Resume ignores label_smoothing=0.05, using the checkpoint's label_smoothing=0.3" in "\n".join(log)
 
 
+def test_resume_warns_of_what_differs_and_of_nothing_else(interrupted, tmp_path, log):
+    table = tmp_path / "table.csv"
+    table.write_text(",red,green,blue\nred,0,1,0\ngreen,1,0,0\nblue,0,1,0\n")
+    given = {"label_smoothing": 0.3, "label_smoothing_schedule": "cosine", "label_smoothing_similarity": str(table)}
+    det_ls.YOLO(interrupted).train(resume=True, **given)
+    warned = [line for line in log if "Resume ignores" in line]
+    assert len(warned) == 2
+    assert "label_smoothing_schedule=cosine, using the checkpoint's label_smoothing_schedule=linear" in warned[0]
+    assert f"label_smoothing_similarity={table}, using the checkpoint's label_smoothing_similarity=None" in warned[1]
+
+
 def test_resume_restores_the_end_to_end_weights(interrupted):
     seen = []
     model = det_ls.YOLO(interrupted)
