@@ -8,7 +8,7 @@ export YOLO_CONFIG_DIR ?= $(CURDIR)/$(VENV)
 export YOLO_OFFLINE ?= True
 export YOLO_AUTOINSTALL ?= False
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-oldest lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2
 
+# The oldest versions that pyproject.toml allows; wants Python 3.10: make test-oldest PYTHON=python3.10
+test-oldest:
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-oldest/bin/python -m pip install --quiet --constraint .ci/oldest.txt --editable ".[test]"
+	$(VENV)-oldest/bin/python -m pytest -n 2
+
 lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	$(BIN)/ruff check .
@@ -29,4 +36,4 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) $(VENV)-oldest runs/demo
