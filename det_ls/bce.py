@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Binary cross-entropy for a dense detector whose targets are zero on all but a few rows.
 
-BCE with logits is linear in its target: ``BCE(x, t) = softplus(x) - x t``. Where nearly all targets are zero, the summed
-loss is ``sum softplus(x) - sum_rows x t`` and its gradient ``sigmoid(x) - t``: neither a dense target nor the dense
-element-wise loss is ever needed. Any smoothing matrix fits, because it changes only the rows.
+BCE with logits is linear in its target: ``BCE(x, t) = softplus(x) - x t``. Where nearly all targets are zero, the
+summed loss is ``sum softplus(x) - sum_rows x t`` and its gradient ``sigmoid(x) - t``: neither a dense target nor the
+dense element-wise loss is ever needed. Any smoothing matrix fits, because it changes only the rows.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 # softplus(x) = x to float64 precision above this; PyTorch's default of 20 is only good for float32.
 SOFTPLUS_THRESHOLD = 40.0
+GROUP = 8  # logits that share a logarithm, ...
+LARGEST_LOSS_OF_PRECISION = 64.0  # ... unless 1 - sigmoid would lose more than this factor in precision
+PIECE = 2**20  # elements that are worked on at a time: few enough for the cache, enough to hide the overhead
 
 
 def foreground_bce_sum(
@@ -21,8 +26,8 @@ def foreground_bce_sum(
 ) -> Tensor:
     """Sum binary cross-entropy with logits over all anchors, given the targets of the foreground anchors only.
 
-    Accumulates in float32, or in float64 for float64 logits. Its extra memory is one buffer of the logits' size in the
-    backward pass; in the forward pass, and for the float32 copy of half-precision logits, one image at a time.
+    Accumulates in float32, or in float64 for float64 logits. Its extra memory is one buffer of the logits' size; what
+    else is element-wise, such as the float32 copy of half-precision logits, is made of a few images at a time.
 
     Args:
         logits: Logits of shape (B, K, A), in the head's own layout.
@@ -48,41 +53,42 @@ def foreground_bce_sum(
 
 
 class _ForegroundBCESum(torch.autograd.Function):
-    """The sum and its gradient, with nothing dense kept between them but the logits themselves."""
+    """The sum and its gradient."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, logits: Tensor, image: Tensor, anchor: Tensor, targets: Tensor, class_weights: Tensor | None
+        ctx: Any, logits: Tensor, image: Tensor, anchor: Tensor, targets: Tensor, class_weights: Tensor | None
     ) -> Tensor:
-        """Compute the sum."""
-        dtype = _accumulation_dtype(logits)
+        """Compute the sum; on the CPU ``sigmoid(logits)`` serves the sum, and then the gradient."""
+        dtype = torch.promote_types(logits.dtype, torch.float32)
         targets = targets.to(dtype)
         weights = None if class_weights is None else class_weights.to(dtype).flatten()
-        total = logits.new_zeros((), dtype=dtype)
-        for one in logits:  # an image at a time: the element-wise loss stays in cache and off the peak
-            loss = torch.nn.functional.softplus(one.to(dtype), threshold=SOFTPLUS_THRESHOLD)
-            total += loss.sum() if weights is None else torch.dot(loss.sum(1), weights)
-        rows = logits[image, :, anchor].to(dtype) * targets
-        total -= rows.sum() if weights is None else torch.dot(rows.sum(0), weights)
+        losses = (logits[image, :, anchor].to(dtype) * targets).sum(0).neg_()  # of each class
+        sigmoid = torch.empty_like(logits) if logits.device.type == "cpu" and logits.dtype == dtype else None
+        images = max(1, PIECE // max(1, logits[:1].numel()))
+        for i in range(0, len(logits), images):
+            piece = slice(i, i + images)
+            losses += _softplus_sums(logits[piece].to(dtype), None if sigmoid is None else sigmoid[piece]).sum(0)
         ctx.save_for_backward(logits, image, anchor, targets, weights)
-        return total
+        ctx.sigmoid = sigmoid
+        return losses.sum() if weights is None else torch.dot(losses, weights)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         """Compute ``upstream * weights * (sigmoid(logits) - targets)``."""
         logits, image, anchor, targets, weights = ctx.saved_tensors
+        sigmoid, ctx.sigmoid = ctx.sigmoid, None  # becomes the gradient; a second backward pass makes its own
         scale = upstream.to(targets.dtype)
         column = scale if weights is None else scale * weights[:, None]
-        gradient = torch.empty_like(logits)
-        for one, out in zip(logits, gradient, strict=True):
-            if logits.dtype == targets.dtype:
-                torch.ops.aten.softplus_backward.grad_input(
-                    column.expand_as(one), one, 1.0, SOFTPLUS_THRESHOLD, grad_input=out
-                )
-            else:  # in half precision scale alone may overflow where the product does not
-                one = one.to(targets.dtype)
-                out.copy_(torch.ops.aten.softplus_backward(column.expand_as(one), one, 1.0, SOFTPLUS_THRESHOLD))
+        if sigmoid is not None:
+            gradient = sigmoid.mul_(column)
+        elif logits.dtype == targets.dtype:
+            gradient = _scaled_sigmoid(logits, column)
+        else:  # in half precision scale alone may overflow where the product does not
+            gradient = torch.empty_like(logits)
+            for one, out in zip(logits, gradient, strict=True):
+                out.copy_(_scaled_sigmoid(one.to(targets.dtype), column))
         if image.numel():
             rows = logits[image, :, anchor].to(targets.dtype).sigmoid_().sub_(targets).mul_(scale)
             if weights is not None:
@@ -91,6 +97,29 @@ class _ForegroundBCESum(torch.autograd.Function):
         return gradient, None, None, None, None
 
 
-def _accumulation_dtype(logits: Tensor) -> torch.dtype:
-    """At least float32, whatever the logits."""
-    return torch.promote_types(logits.dtype, torch.float32)
+def _softplus_sums(logits: Tensor, sigmoid: Tensor | None) -> Tensor:
+    """Sum softplus over the anchors, (B, K, A) to (B, K), from the sigmoid s where it is known.
+
+    ``softplus(x) = -log(1 - s)``, so a group of anchors needs only one, slow, logarithm. What it is taken of is
+    ``1 - (1 - a)(1 - b)...``: ``a`` moved towards 1 by the share ``b``, where small numbers keep all their digits.
+    """
+    size = logits.shape[2] // GROUP
+    if sigmoid is not None:
+        torch.sigmoid(logits, out=sigmoid)
+    if sigmoid is None or size == 0:
+        return torch.nn.functional.softplus(logits, threshold=SOFTPLUS_THRESHOLD).sum(2)
+    first, second, *others = sigmoid[..., : GROUP * size].split(size, 2)
+    one = sigmoid.new_ones(())
+    group = torch.lerp(first, one, second)
+    for other in others:
+        group.lerp_(one, other)
+    imprecise = 1 - group.amax(2) < 1 / LARGEST_LOSS_OF_PRECISION  # a confident anchor, or several that are not sure
+    sums = group.neg_().log1p_().sum(2).neg_()
+    if imprecise.any():
+        sums[imprecise] = _softplus_sums(logits[..., : GROUP * size][imprecise].unsqueeze(0), None).squeeze(0)
+    return sums + _softplus_sums(logits[..., GROUP * size :], None)
+
+
+def _scaled_sigmoid(logits: Tensor, column: Tensor) -> Tensor:
+    """Return ``column * sigmoid(logits)`` without a buffer for the sigmoid."""
+    return torch.ops.aten.softplus_backward(column.expand_as(logits), logits, 1.0, SOFTPLUS_THRESHOLD)

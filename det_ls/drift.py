@@ -71,6 +71,23 @@ def excerpt(preds: Predictions, batch: Mapping[str, Any]) -> tuple[Predictions, 
     return {key: cut(value) for key, value in preds.items()}, small
 
 
+def in_double(preds: Predictions) -> Predictions:
+    """Return the head's outputs in float64, where the device has it.
+
+    Args:
+        preds: The head's outputs.
+
+    Returns:
+        The same with every floating tensor, not those in lists, in float64.
+    """
+    return {
+        key: value.double()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.device.type != "mps"
+        else value
+        for key, value in preds.items()
+    }
+
+
 def largest_difference(ours: Loss, reference: Loss, preds: Predictions, batch: dict[str, Any]) -> float:
     """Compare loss and gradients of two forms.
 
@@ -94,11 +111,14 @@ def _outcome(loss: Loss, preds: Predictions, batch: dict[str, Any]) -> list[Tens
     """Return the loss vector and the gradient of each floating output, in float32 or better."""
     with torch.enable_grad():
         leaves = {
-            key: value.detach().clone().requires_grad_()
+            key: value.detach().requires_grad_()
             for key, value in preds.items()
             if isinstance(value, Tensor) and value.is_floating_point()
         }
         total = loss({**preds, **leaves}, dict(batch))[0]
         gradients = torch.autograd.grad(total.sum(), list(leaves.values()), allow_unused=True)
-    outcome = [total.detach(), *(torch.zeros_like(v) if g is None else g for v, g in zip(leaves.values(), gradients, strict=True))]
+    outcome = [
+        total.detach(),
+        *(torch.zeros_like(v) if g is None else g for v, g in zip(leaves.values(), gradients, strict=True)),
+    ]
     return [value.to(torch.promote_types(value.dtype, torch.float32)) for value in outcome]

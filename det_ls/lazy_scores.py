@@ -2,8 +2,8 @@
 """A stand-in for the head's class scores that is transposed and squashed only where somebody looks.
 
 Ultralytics transposes the head's (B, K, A) logits to (B, A, K), copies them, and takes the sigmoid of all of them, only
-for the assigner to read a few triples (image, anchor, class). This object answers the same calls on the head's own layout.
-Whatever it does not know, it answers with the dense tensor: right first, lean second.
+for the assigner to read a few triples (image, anchor, class). This object answers the same calls on the head's own
+layout. Whatever it does not know, it answers with the dense tensor: right first, lean second.
 """
 
 from __future__ import annotations

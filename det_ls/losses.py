@@ -4,19 +4,20 @@
 It assumes four things of Ultralytics. :func:`check_ultralytics` checks that the first two still have their names and
 signatures; the first training batch of every run checks what all four amount to, in numbers (:meth:`_Lean._decide`).
 
-1. ``v8DetectionLoss(model, tal_topk, tal_topk2)`` and its subclasses compute the loss in ``loss(preds, batch)``; the only
-   reader of the class logits ``preds["scores"]``, (B, K, A), is the classification term
-   ``self.bce(pred_scores, target_scores)``, weighted by ``*=`` and summed by ``sum()``, and the assigner.
-2. ``E2ELoss(model, loss_fn)`` builds its halves ``one2many`` and ``one2one`` by calling ``loss_fn`` as in 1, calls their
-   ``loss``, and keeps its progress in ``updates``, ``o2m`` and ``o2o``; ``model.init_criterion()`` returns 1 or 2.
-3. ``assigner.get_targets(gt_labels, gt_bboxes, target_gt_idx, fg_mask)`` makes the one-hot targets with
-   ``assigner.num_classes`` columns, and ``assigner(...)`` scales them by the soft score and returns
+1. ``v8DetectionLoss(model, tal_topk, tal_topk2)`` and its subclasses compute the loss in ``loss(preds, batch)``; the
+   only readers of the class logits ``preds["scores"]``, (B, K, A), are the assigner and the classification term
+   ``self.bce(pred_scores, target_scores)``, weighted by ``*=`` and summed by ``sum()``.
+2. ``E2ELoss(model, loss_fn)`` builds its halves ``one2many`` and ``one2one`` by calling ``loss_fn`` as in 1, calls
+   their ``loss``, and keeps its progress in ``updates``, ``o2m`` and ``o2o``. ``model.init_criterion()`` returns 1 or
+   2.
+3. ``assigner.get_targets(gt_labels, gt_bboxes, target_gt_idx, fg_mask)`` looks up the labels, the boxes and the one-hot
+   targets of the assigned objects, and ``assigner(...)`` multiplies the targets by the soft score and returns
    ``(labels, boxes, scores, ...)``.
 4. Apart from the classification term, the criterion only sums the target scores over classes.
 
-Two forms of the same maths exist. The lean form never makes a dense target, a dense sigmoid or a transposed copy of the
-logits; it is cheaper than stock without smoothing. The dense form is stock's own method with only ``bce`` replaced; it is
-the reference, and what a run uses when the lean form does not reproduce it.
+Two forms of the same maths exist. The lean form never makes a dense target or a transposed copy of the logits; it is
+cheaper than stock without smoothing. The dense form is stock's own method with only ``bce`` replaced; it is the
+reference, and what a run uses when the lean form does not reproduce it.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
-from det_ls.bce import foreground_bce_sum
+from det_ls.bce import SOFTPLUS_THRESHOLD, foreground_bce_sum
 from det_ls.config import LabelSmoothing, ordered_names
-from det_ls.drift import excerpt, has_objects, largest_difference, tolerance
+from det_ls.drift import excerpt, has_objects, in_double, largest_difference, tolerance
 from det_ls.lazy_scores import LazyScores
 from det_ls.similarity import SimilarityTable
 from det_ls.targets import apply_smoothing
@@ -66,7 +67,10 @@ class DenseSmoothedBCE(nn.BCEWithLogitsLoss):
             The element-wise loss of shape (B, A, K).
         """
         dtype = torch.promote_types(input.dtype, torch.float32)
-        return super().forward(input.to(dtype), apply_smoothing(target.to(dtype), self.matrix))
+        logits, smoothed = input.to(dtype), apply_smoothing(target.to(dtype), self.matrix)
+        # Not torch's (1 - t) x - logsigmoid(x): on background it cancels, and at the head's initial bias for 1203
+        # classes the float32 sum is wrong by 0.4 %.
+        return nn.functional.softplus(logits, threshold=SOFTPLUS_THRESHOLD) - logits * smoothed
 
 
 class _LeanSum:
@@ -96,6 +100,7 @@ class LeanSmoothedBCE:
         """
         self.matrix = matrix
         self.assigner = assigner
+        self.foreground = 0  # rows in the latest call
 
     def __call__(self, scores: LazyScores, soft_scores: Tensor) -> _LeanSum:
         """Gather the foreground rows.
@@ -108,6 +113,7 @@ class LeanSmoothedBCE:
             The loss, still to be weighted and summed.
         """
         image, anchor = soft_scores.squeeze(-1).nonzero(as_tuple=True)
+        self.foreground = len(image)
         dtype = torch.promote_types(scores.dtype, torch.float32)
         labels = self.assigner.det_ls_labels[image, anchor].long()
         targets = soft_scores[image, anchor].to(dtype) * self.matrix[labels].to(dtype)
@@ -128,14 +134,11 @@ class _SoftScoreAssigner(TaskAlignedAssigner):
         return result
 
     def get_targets(self, gt_labels: Tensor, gt_bboxes: Tensor, target_gt_idx: Tensor, fg_mask: Tensor) -> Any:
-        """Let stock make the targets of a single class, and put the true labels beside them."""
-        num_classes, self.num_classes = self.num_classes, 1
-        try:
-            _, boxes, scores = super().get_targets(torch.zeros_like(gt_labels), gt_bboxes, target_gt_idx, fg_mask)
-        finally:
-            self.num_classes = num_classes
-        labels = gt_labels.squeeze(-1).long().gather(1, target_gt_idx.long()).clamp_(0)
-        return labels, boxes, scores
+        """Look labels and boxes up as stock does; in place of its one-hot targets, say where there is one."""
+        index = target_gt_idx.unsqueeze(-1)
+        labels = gt_labels.long().gather(1, index).squeeze(-1).clamp_(0)
+        boxes = gt_bboxes.gather(1, index.expand(-1, -1, gt_bboxes.shape[-1]))
+        return labels, boxes, (fg_mask > 0).unsqueeze(-1)
 
 
 @cache
@@ -157,6 +160,7 @@ class _Lean:
         self._matrix = matrix.to(self.device, torch.float32 if self.device.type == "mps" else torch.float64)
         self._verdict: bool | None = None  # whether this process found the lean form right
         self._decided = False  # whether all processes have
+        self._warnings: list[str] = []  # of this run: the halves of an end-to-end criterion share it
         self._take_form("dense")
 
     @property
@@ -221,27 +225,31 @@ class _Lean:
         """Find out, on the first training batch with an object, whether the lean form may be used for the run."""
         if self._verdict is None and has_objects(batch):
             self._verdict, reason = self._check(preds, batch)
-            if not self._verdict:
-                LOGGER.warning(
+            if self._verdict is False and not self._warnings:
+                self._warnings.append(
                     f"label_smoothing: with ultralytics {ultralytics.__version__} the fast form of "
                     f"{type(self).__name__} {reason}; this run uses the slower dense form, with the same numbers."
                 )
+                LOGGER.warning(self._warnings[0])
         agreed = _agree(self._verdict, self.device)
         if agreed is not None:
             self._decided = True
             self._take_form("lean" if agreed else "dense")
 
-    def _check(self, preds: dict[str, Any], batch: dict[str, Any]) -> tuple[bool, str]:
-        """Compare lean with dense at the run's own P, and with stock at P = I."""
+    def _check(self, preds: dict[str, Any], batch: dict[str, Any]) -> tuple[bool | None, str]:
+        """Compare lean with dense at the run's own P, and with stock at P = I; None if no anchor was foreground."""
         identity = torch.eye(len(self._matrix), dtype=self._matrix.dtype, device=self._matrix.device)
         limit = tolerance(preds["scores"].dtype)
         try:
             preds, batch = excerpt(preds, batch)
-            for form, matrix in (("dense", self._matrix), ("stock", identity)):
+            # Stock in double: its float32 loss cancels on background (see DenseSmoothedBCE).
+            for form, matrix, outputs in (("dense", self._matrix, preds), ("stock", identity, in_double(preds))):
                 lean, reference = self._twin("lean", matrix), self._twin(form, matrix)
-                difference = largest_difference(lean._loss, reference._loss, preds, batch)
+                difference = largest_difference(lean._loss, reference._loss, outputs, batch)
                 if difference > limit:
                     return False, f"differs from the {form} one by {difference:.1e} (more than {limit:.0e})"
+                if not lean.bce.foreground:
+                    return None, ""
         # Whatever an unknown version makes go wrong here, out of memory included, must not stop or halve the run: the
         # dense form is stock's own method, and the warning says what happened.
         except Exception as error:
@@ -304,7 +312,9 @@ def smoothed_criterion(model: nn.Module, **keys: Any) -> Any:
     if type(stock) is v8DetectionLoss:
         return loss_fn(model)
     if type(stock) is E2ELoss and type(stock.one2many) is v8DetectionLoss:
-        return E2ELoss(model, loss_fn)
+        criterion = E2ELoss(model, loss_fn)
+        criterion.one2one._warnings = criterion.one2many._warnings
+        return criterion
     raise TypeError(
         f"model: expected a detection model with the criterion v8DetectionLoss or E2ELoss, "
         f"got {type(model).__name__} with {type(stock).__name__}, which label_smoothing does not support."

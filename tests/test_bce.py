@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from det_ls.bce import foreground_bce_sum
 
@@ -28,7 +28,8 @@ def torch_reference(logits, image, anchor, targets, weights=None, scale=1.0):
     x = logits.detach().double().requires_grad_()
     dense = torch.zeros_like(x)
     dense[image, :, anchor] = targets.double()
-    loss = binary_cross_entropy_with_logits(x, dense, reduction="none")
+    # Without foreground PyTorch's BCE is softplus, but for its rounding: x - logsigmoid(x) cancels.
+    loss = binary_cross_entropy_with_logits(x, dense, reduction="none") if len(image) else softplus(x, threshold=50)
     total = (loss if weights is None else loss * weights.double().view(1, -1, 1)).sum()
     return total.detach(), torch.autograd.grad(total * scale, x)[0]
 
@@ -65,7 +66,8 @@ def test_loss_and_gradient_equal_torch_on_dense_targets(shape, weighted, dtype):
     ids=["initial bias for 1203 classes", "all undecided", "all confident", "wide", "wider", "huge", "sure", "tiny"],
 )
 def test_the_sum_is_right_wherever_the_logits_lie(spread, shift, dtype):
-    assert_equal_to_torch(problem((2, 6, 200), dtype=dtype, spread=spread, shift=shift))
+    for rows in (0, 11):
+        assert_equal_to_torch(problem((2, 6, 200), rows, dtype, spread, shift))
 
 
 def test_one_confident_anchor_keeps_its_digits_among_many_unlikely_ones():
@@ -130,7 +132,9 @@ def test_gradcheck_in_double(weighted):
     logits, image, anchor, targets = problem((2, 3, 17), rows=6, dtype=torch.float64)
     logits[0, 1, 3] = 8.0  # a row that keeps a logarithm for each logit
     weights = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64) if weighted else None
-    assert torch.autograd.gradcheck(lambda x: foreground_bce_sum(x, image, anchor, targets, weights), logits.requires_grad_())
+    assert torch.autograd.gradcheck(  # a second backward pass makes its own sigmoid: equal to rounding, not to the bit
+        lambda x: foreground_bce_sum(x, image, anchor, targets, weights), logits.requires_grad_(), nondet_tol=1e-14
+    )
 
 
 def ulps(a: torch.Tensor, b: torch.Tensor) -> int:
@@ -163,7 +167,7 @@ def test_a_long_half_precision_sum_neither_overflows_nor_stalls():
     logits = torch.full((2, 64, 8400), 0.1, dtype=torch.float16)  # the sum is above fp16's largest number
     none = torch.zeros(0, dtype=torch.int64)
     total = foreground_bce_sum(logits, none, none, torch.zeros(0, 64))
-    assert error(total, torch.nn.functional.softplus(logits.double()).sum()) <= 1e-5
+    assert error(total, softplus(logits.double()).sum()) <= 1e-5
 
 
 def test_deterministic_mode_gives_the_same_numbers():
@@ -178,9 +182,10 @@ def test_deterministic_mode_gives_the_same_numbers():
         assert torch.equal(a, b)
 
 
-def test_the_gradient_has_no_gradient():
+def test_a_gradient_of_the_gradient_is_refused_not_wrong():
     logits, *rest = problem()
     logits.requires_grad_()
-    gradient = torch.autograd.grad(foreground_bce_sum(logits, *rest), logits, create_graph=True)[0]
+    scale = torch.tensor(2.0, requires_grad=True)
+    gradient = torch.autograd.grad(foreground_bce_sum(logits, *rest) * scale, logits, create_graph=True)[0]
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()

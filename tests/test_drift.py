@@ -86,7 +86,9 @@ def test_has_objects(batch_idx, any_object):
 
 
 def test_in_double_converts_floating_tensors_only():
-    converted = in_double({"x": torch.zeros(2), "h": torch.zeros(2, dtype=torch.float16), "i": torch.zeros(2).long(), "n": None})
+    converted = in_double(
+        {"x": torch.zeros(2), "h": torch.zeros(2, dtype=torch.float16), "i": torch.zeros(2).long(), "n": None}
+    )
     assert [converted[k].dtype for k in "xhi"] == [torch.float64, torch.float64, torch.int64]
     assert converted["n"] is None
 
@@ -125,7 +127,9 @@ def test_nan_counts_as_infinite():
 
 def test_another_number_of_loss_terms_is_no_match():
     with pytest.raises(RuntimeError):
-        largest_difference(lambda p, b: (quadratic(p, b)[0].repeat(3), None), lambda p, b: (p["scores"], None), PREDS, {})
+        largest_difference(
+            lambda p, b: (quadratic(p, b)[0].repeat(3), None), lambda p, b: (p["scores"], None), PREDS, {}
+        )
 
 
 def test_gradients_are_compared_where_gradients_are_off():

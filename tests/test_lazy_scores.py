@@ -34,7 +34,9 @@ READS = {
     "another method": lambda s: s.amax(-1),
     "an arithmetic method": lambda s: s.pow(0.5),
     "a torch function": lambda s: torch.zeros_like(s),
-    "a torch function with keywords": lambda s: torch.gather(input=s, dim=2, index=torch.zeros(B, A, 1, dtype=torch.long)),
+    "a torch function with keywords": lambda s: torch.gather(
+        input=s, dim=2, index=torch.zeros(B, A, 1, dtype=torch.long)
+    ),
     "another torch function": lambda s: torch.sum(s, -1),
     "size": lambda s: torch.tensor(s.size()),
     "ndim": lambda s: torch.tensor(s.ndim),
@@ -55,7 +57,7 @@ def test_every_read_equals_the_dense_tensors(logits, read, squashed):
         lazy, dense = lazy.sigmoid(), dense.sigmoid()
     got, wanted = read(lazy), read(dense)
     assert isinstance(got, torch.Tensor)
-    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=0)
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("part", [slice(1, 2), slice(0, 2), slice(None)])
