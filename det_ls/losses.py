@@ -207,7 +207,8 @@ class _Lean:
         """Set ``bce`` and the assigner's class: ``lean``, ``dense``, or ``stock`` for the check."""
         self._form = form
         lean = form == "lean"
-        self.assigner.__class__ = _soft_score_class(self._stock_assigner_class) if lean else self._stock_assigner_class
+        stock: Any = self._stock_assigner_class
+        self.assigner.__class__ = _soft_score_class(stock) if lean else stock
         if form == "stock":
             self.bce = nn.BCEWithLogitsLoss(reduction="none")
         else:
@@ -304,11 +305,12 @@ def smoothed_criterion(model: nn.Module, **keys: Any) -> Any:
         TypeError: If the model's criterion has no smoothed counterpart, or a key has the wrong type.
         ValueError: If a key's value does not fit the model's classes.
     """
+    owner: Any = model
+    stock = owner.init_criterion()
     if not LabelSmoothing.from_args(keys).enabled:
-        return model.init_criterion()
+        return stock
     check_ultralytics()
-    stock = model.init_criterion()
-    loss_fn = partial(LabelSmoothingDetectionLoss, **keys)
+    loss_fn: Any = partial(LabelSmoothingDetectionLoss, **keys)
     if type(stock) is v8DetectionLoss:
         return loss_fn(model)
     if type(stock) is E2ELoss and type(stock.one2many) is v8DetectionLoss:
@@ -377,7 +379,8 @@ def model_class_names(model: nn.Module) -> list[str]:
     Returns:
         One name for each class of its head; indices where the model has no fitting names.
     """
-    num_classes = int(model.model[-1].nc)
+    head: Any = model.model[-1]  # type: ignore[index]
+    num_classes = int(head.nc)
     names = ordered_names(getattr(model, "names", None) or {})
     return names if len(names) == num_classes else [str(i) for i in range(num_classes)]
 

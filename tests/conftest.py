@@ -64,6 +64,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(autouse=True)
+def _ultralytics_logs_reach_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ultralytics.utils import LOGGER
+
+    monkeypatch.setattr(LOGGER, "propagate", True)  # not so in every version
+
+
 @pytest.fixture
 def log() -> Iterator[list[str]]:
     """What Ultralytics' logger says, whether or not a version lets it reach the root logger."""

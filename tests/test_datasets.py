@@ -119,7 +119,7 @@ def test_the_working_directory_comes_first_as_in_stock_with_a_warning(tmp_path, 
 def test_the_stock_folder_is_restored_after_an_error(tmp_path, monkeypatch, stock_root):
     make_dataset(tmp_path / "elsewhere")
     monkeypatch.setenv("DET_LS_DATA", str(tmp_path / "elsewhere"))
-    with pytest.raises(KeyboardInterrupt), dataset_root(make_yaml(tmp_path)):  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), dataset_root(make_yaml(tmp_path)):
         assert tmp_path / "elsewhere" == utils.DATASETS_DIR
         raise KeyboardInterrupt
     assert stock_root == utils.DATASETS_DIR
