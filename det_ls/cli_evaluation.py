@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from det_ls.config import refuse_keys
 
 if TYPE_CHECKING:
+    from det_ls.metrics import DetectionMetrics
     from det_ls.results import Evaluation
 
 BOOTSTRAP = 1000
 REPORT_FILE = "report.html"
+PICTURES_FOLDER = "pictures"
 PICTURES = ("reliability", "reliability_by_size", "threshold_curve", "class_gaps", "froc", "miss_rate")
 
 
@@ -35,6 +37,7 @@ def val(words: Sequence[str]) -> None:
 
     arguments = _arguments(words, "val", inspect.signature(evaluate).parameters, ("model", "data"))
     folder = _folder(arguments, "val")
+    _check_outputs(folder, arguments.get("exist_ok", False))
     evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments}, save_dir=folder)
     _report(evaluation, folder, f"{_name(arguments['model'])} on {_name(arguments['data'])}", arguments)
     _finish([evaluation], table(evaluation), folder)
@@ -50,13 +53,12 @@ def metrics(words: Sequence[str]) -> None:
         TypeError: If a word is no ``key=value`` or a key is unknown.
     """
     from det_ls.evaluation import evaluate_detections
-    from det_ls.results import check_save_dir
 
     known = ("annotations", "predictions", "protocol", "bootstrap", "seed", "save_dir", "exist_ok")
     arguments = _arguments(words, "metrics", known, known[:2])
     folder = _folder(arguments, "metrics")
-    exist_ok = bool(arguments.pop("exist_ok", False))
-    check_save_dir(folder, exist_ok)
+    exist_ok = arguments.pop("exist_ok", False)
+    _check_outputs(folder, exist_ok)
     annotations, predictions = arguments.pop("annotations"), arguments.pop("predictions")
     evaluation = evaluate_detections(annotations, predictions, **{"bootstrap": BOOTSTRAP, **arguments})
     evaluation.save(folder, exist_ok)
@@ -77,12 +79,14 @@ def compare(words: Sequence[str]) -> None:
     from det_ls.comparison import compare as compare_detectors
     from det_ls.evaluation import evaluate
     from det_ls.report import write_comparison
+    from det_ls.results import check_save_dir
 
     settings = [key for key in inspect.signature(evaluate).parameters if key not in {"model", "train_images"}]
     arguments = _arguments(words, "compare", ["a", "b", *settings], ("a", "b"))
     folder = _folder(arguments, "compare")
-    exist_ok = bool(arguments.pop("exist_ok", False))
+    exist_ok = arguments.pop("exist_ok", False)
     check_comparison_dir(folder, exist_ok)
+    check_save_dir(folder, exist_ok, (REPORT_FILE,))
     pair = compare_detectors(**arguments)
     pair.save(folder, exist_ok)
     title = f"{pair.names[0]} and {pair.names[1]} on {_name(arguments.get('data') or arguments.get('annotations'))}"
@@ -104,24 +108,33 @@ def compare(words: Sequence[str]) -> None:
 
 
 def table(evaluation: Evaluation) -> str:
-    """Format an evaluation's headline numbers with intervals and floors.
+    """Format an evaluation's headline numbers with intervals, floors and how they were counted.
 
     Args:
         evaluation: The evaluation.
 
     Returns:
-        One line a number: name, value, interval, and for a calibration error what a calibrated detector would read.
+        The protocol, then one line a number: name, value, interval, IoU of its true positives, bins, and for a
+        calibration error what a calibrated detector would read. An interval that does not say where the true error
+        lies has an asterisk, which a last line explains.
     """
     numbers = evaluation.metrics
-    lines = [f"{'':>12}  {'value':>9}  {'interval':>19}  a calibrated detector's 95th percentile"]
+    lines = [
+        protocol_line(numbers),
+        f"{'':>12}  {'value':>9}  {'interval':>20}  {'IoU':>9}  {'bins':>14}  a calibrated detector's 95th percentile",
+    ]
+    marked = False
     for key in _headline():
         value = numbers.values[key]
         if value is None:
             lines.append(f"{key:>12}  undefined: {numbers.reasons.get(key, '')}")
             continue
         interval, floor = numbers.intervals.get(key), numbers.floors.get(key)
-        span = "" if interval is None else f"{interval.low:.4f} to {interval.high:.4f}"
-        line = f"{key:>12}  {value:>9.4f}  {span:>19}"
+        span = "" if interval is None else f"{interval.low:.4f} to {interval.high:.4f} "
+        if interval is not None and interval.of == "estimator":
+            span, marked = span[:-1] + "*", True
+        how = numbers.definitions[key]
+        line = f"{key:>12}  {value:>9.4f}  {span:>20}  {_overlap(how):>9}  {how['bins'] or '':>14}"
         if floor is not None:
             line += f"  {floor.p95:.4f}, {floor.verdict(value)}"
         lines.append(line.rstrip())
@@ -129,7 +142,34 @@ def table(evaluation: Evaluation) -> str:
         lines.append(
             "train minus val: " + ", ".join(f"{k} {evaluation.gap[k]:+.4f}" for k in _headline() if k in evaluation.gap)
         )
+    if marked:
+        lines.append("* uncertainty of the estimator, which is biased upwards; not where the true error lies")
     return "\n".join(lines)
+
+
+def protocol_line(metrics: DetectionMetrics) -> str:
+    """Say in one line how the numbers of an evaluation were counted, and on how much.
+
+    Args:
+        metrics: The numbers.
+
+    Returns:
+        Protocol, matching, IoU of a true positive, bins, images, objects and detections.
+    """
+    precision, binned = metrics.definitions["DECE"], metrics.definitions["LaECE0"]
+    counts = metrics.counts
+    return (
+        f"protocol {metrics.protocol}; matching {precision['matching']}; true positives from IoU {precision['iou']:g} "
+        f"unless said otherwise; DECE {precision['bins']} and LaECE {binned['bins']} bins; "
+        f"{counts['images']:,} images, {counts['objects']:,} objects, {counts['detections']:,} detections"
+    )
+
+
+def _overlap(definition: Mapping[str, Any]) -> str:
+    """Write the IoU of a number's true positives in ASCII, which every console can print."""
+    from det_ls.report.words import overlap_text
+
+    return overlap_text(definition).removeprefix("IoU ").replace("\N{GREATER-THAN OR EQUAL TO}", ">=")
 
 
 def _headline() -> tuple[str, ...]:
@@ -160,13 +200,21 @@ def _folder(arguments: dict[str, Any], mode: str) -> Path:
     return get_save_dir(SimpleNamespace(project=None, name=None, task="detect", mode=mode, exist_ok=False))
 
 
+def _check_outputs(folder: Path, exist_ok: bool) -> None:
+    """Raise before any work if a file that val or metrics writes is there and may not be replaced."""
+    from det_ls.results import RESULT_FILES, check_save_dir
+
+    pictures = [f"{PICTURES_FOLDER}/{name}.{suffix}" for name in PICTURES for suffix in ("png", "svg")]
+    check_save_dir(folder, exist_ok, [*RESULT_FILES, REPORT_FILE, *pictures])
+
+
 def _report(evaluation: Evaluation, folder: Path, title: str, arguments: dict[str, Any]) -> None:
     """Write the page, and its pictures as files for a paper."""
     from det_ls.report import plots, write_report
 
     exist_ok = bool(arguments.get("exist_ok"))
     for name in PICTURES:
-        plots.save(getattr(plots, name)(evaluation.metrics), folder / "pictures" / name, exist_ok=exist_ok)
+        plots.save(getattr(plots, name)(evaluation.metrics), folder / PICTURES_FOLDER / name, exist_ok=exist_ok)
     write_report(
         folder / REPORT_FILE,
         evaluation.metrics,
@@ -175,6 +223,7 @@ def _report(evaluation: Evaluation, folder: Path, title: str, arguments: dict[st
         images=evaluation.images or None,
         detections=evaluation.detections,
         ground_truth=evaluation.ground_truth,
+        train=None if evaluation.train is None else evaluation.train.metrics,
         exist_ok=exist_ok,
     )
 

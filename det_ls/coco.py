@@ -96,20 +96,20 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
         raise ValueError(f"Expected {what}'s categories to have different names, got {examples(repeated)} repeatedly.")
     return {
         "images": [
-            {"id": _plain(i["id"]), **{k: i[k] for k in ("file_name", "width", "height") if k in i}} for i in images
+            {"id": plain_id(i["id"]), **{k: i[k] for k in ("file_name", "width", "height") if k in i}} for i in images
         ],
         "annotations": [
             {
                 "id": i,
-                "image_id": _plain(a["image_id"]),
-                "category_id": _plain(a["category_id"]),
+                "image_id": plain_id(a["image_id"]),
+                "category_id": plain_id(a["category_id"]),
                 "bbox": box,
                 "area": area,
                 "iscrowd": int(bool(a.get("iscrowd", 0))),
             }
             for i, a, box, area in zip(ids, annotations, boxes, areas.tolist(), strict=True)
         ],
-        "categories": [{"id": _plain(c["id"]), "name": name} for c, name in zip(categories, names, strict=True)],
+        "categories": [{"id": plain_id(c["id"]), "name": name} for c, name in zip(categories, names, strict=True)],
     }
 
 
@@ -142,8 +142,8 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
         raise ValueError(f"Expected every score of {what} to be a finite number, got others in image {examples(bad)}.")
     return [
         {
-            "image_id": _plain(d["image_id"]),
-            "category_id": _plain(d["category_id"]),
+            "image_id": plain_id(d["image_id"]),
+            "category_id": plain_id(d["category_id"]),
             "bbox": box,
             "score": score,
         }
@@ -200,6 +200,18 @@ def examples(items: Iterable[object], limit: int = 3) -> str:
     return ", ".join(shown[:limit]) + more
 
 
+def plain_id(identifier: Any) -> ImageId:
+    """Return an id that JSON can hold, which numpy's integers are not.
+
+    Args:
+        identifier: An integer or a string, Python's or numpy's.
+
+    Returns:
+        The same as Python's own.
+    """
+    return str(identifier) if isinstance(identifier, str) else int(identifier)
+
+
 def _unique_ids(entries: Sequence[Any], what: str) -> list[Any]:
     """Return the ids of images or categories, which have to be distinct and either all integers or all strings."""
     if not entries:
@@ -211,11 +223,6 @@ def _unique_ids(entries: Sequence[Any], what: str) -> list[Any]:
     if repeated := [i for i, count in Counter(ids).items() if count > 1]:
         raise ValueError(f"Expected {what} to have different ids, got {examples(repeated)} repeatedly.")
     return ids
-
-
-def _plain(identifier: Any) -> ImageId:
-    """Return an id that JSON can hold: numpy's integers are not."""
-    return identifier if isinstance(identifier, str) else int(identifier)
 
 
 def _check_references(entries: Sequence[Any], key: str, known: Sequence[Any], what: str) -> None:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from det_ls.evaluation import evaluate, evaluate_detections
+from det_ls.evaluation import check_arguments, evaluate, evaluate_detections
 from det_ls.metrics.bootstrap import Comparison, compare_tables
 from det_ls.results import Evaluation, check_save_dir, write_json
 
@@ -79,7 +79,7 @@ def compare(
         b: The second detector, likewise.
         data: The data set; None to compare COCO results on ``annotations``.
         annotations: COCO instances; needed without ``data``.
-        names: What to call the two; by default their files' names.
+        names: What to call the two; by default the parts of their paths that differ, or ``a`` and ``b``.
         protocol: ``det_ls`` or ``reference``.
         bootstrap: Replicates, at least 1.
         seed: Seed of the bootstrap.
@@ -89,11 +89,15 @@ def compare(
         Both evaluations and their differences.
 
     Raises:
-        TypeError: If neither ``data`` nor ``annotations`` is given, or settings without ``data``.
-        ValueError: If ``bootstrap`` is below 1, or an argument of an evaluation is not valid.
+        TypeError: If neither ``data`` nor ``annotations`` is given, settings without ``data``, or an argument of the
+            wrong type.
+        ValueError: If ``bootstrap`` is below 1, the names are equal, or an argument of an evaluation is not valid.
     """
-    if bootstrap < 1:
-        raise ValueError(f"bootstrap must be 1 or more for a comparison, got {bootstrap}.")
+    check_arguments(protocol, bootstrap, seed, replicates=1)
+    names = _names(a, b) if names is None else names
+    _check_names(names)
+    if given := [key for key in ("save_dir", "exist_ok") if key in settings]:
+        raise TypeError(f"{given[0]}: expected as an argument of the comparison's save(), got it with the settings.")
     measured: dict[str, Any] = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
     if data is not None:
         first, second = (evaluate(model, data, annotations=annotations, **measured, **settings) for model in (a, b))
@@ -103,7 +107,6 @@ def compare(
         raise TypeError(f"{', '.join(settings)}: expected data=... with settings of the predictions, got none.")
     else:
         first, second = (evaluate_detections(annotations, results, **measured) for results in (a, b))
-    names = names or _names(a, b)
     differences = compare_tables(
         first.metrics.table, second.metrics.table, names=names, protocol=protocol, replicates=bootstrap, seed=seed
     )
@@ -118,20 +121,30 @@ def check_comparison_dir(folder: str | Path, exist_ok: bool) -> None:
         exist_ok: Whether results that are there may be replaced.
 
     Raises:
-        FileExistsError: If they may not and there are any.
+        FileExistsError: If they may not and there are any, or the folder is a file.
+        TypeError: If ``exist_ok`` is neither True nor False.
     """
-    if (Path(folder) / COMPARISON_FILE).exists() and not exist_ok:
-        raise FileExistsError(f"Expected save_dir='{folder}' to hold no comparison without exist_ok, got one.")
+    check_save_dir(folder, exist_ok, (COMPARISON_FILE,))
     for part in ("a", "b"):
         check_save_dir(Path(folder) / part, exist_ok)
 
 
+def _check_names(names: object) -> None:
+    """Raise unless there are two different names."""
+    if isinstance(names, str) or not isinstance(names, Sequence) or [type(name) for name in names] != [str, str]:
+        raise TypeError(f"names: expected two names, got {names!r}.")
+    if names[0] == names[1]:
+        raise ValueError(f"names: expected two different names, got {names[0]!r} twice.")
+
+
 def _names(a: object, b: object) -> tuple[str, str]:
-    """Name two detectors by the last parts of their paths that differ."""
+    """Name two detectors by the last parts of their paths that differ, files without suffixes where those still do."""
     if not isinstance(a, (str, Path)) or not isinstance(b, (str, Path)):
         return "a", "b"
-    parts_a, parts_b = Path(a).parts, Path(b).parts
-    for one, other in zip(reversed(parts_a), reversed(parts_b), strict=False):
+    files = Path(a), Path(b)
+    if files[0].stem != files[1].stem:
+        return files[0].stem, files[1].stem
+    for one, other in zip(reversed(files[0].parts), reversed(files[1].parts), strict=False):
         if one != other:
-            return Path(one).stem if one == parts_a[-1] else one, Path(other).stem if other == parts_b[-1] else other
-    return "a", "b"
+            return one, other
+    return "a", "b"  # the same file, or one path is the end of the other

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import det_ls
+from det_ls.checks import check_flag, check_integer
 from det_ls.coco import (
     ImageId,
     Json,
@@ -86,7 +87,7 @@ def evaluate(
     Raises:
         FileExistsError: If ``save_dir`` holds results and ``exist_ok`` is False.
         FileNotFoundError: If the model, the dataset or a file of it does not exist.
-        TypeError: If an argument has the wrong type.
+        TypeError: If an argument has the wrong type; ``exist_ok`` must be True or False, not a word such as ``no``.
         ValueError: If an argument is out of range, the model or the dataset is not valid, the annotations list other
             images than the split, or the model has a class that the data does not know.
     """
@@ -94,6 +95,9 @@ def evaluate(
     from det_ls.detector import load_detector
     from det_ls.predictions import check_settings
 
+    check_arguments(protocol, bootstrap, seed)
+    check_integer("train_images", train_images)
+    check_flag("exist_ok", exist_ok)
     if save_dir is not None:
         check_save_dir(save_dir, exist_ok)
     check_settings(imgsz=imgsz, batch=batch, conf=conf, iou=iou, max_det=max_det, workers=workers)
@@ -108,19 +112,21 @@ def evaluate(
         "end2end": end2end,
     }
     measured = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
-    check_arguments(protocol, bootstrap)
     detector = load_detector(model)
     resolved = check_dataset(data, split)
     truth = ground_truth_for(resolved, split, annotations)
-    if detector.names is not None:
-        category_ids(detector.names, truth.coco)  # before the predictions, which take long
-    result = _evaluate_split(detector, data, resolved, split, truth, settings, measured)
-    if train_images > 0:
-        with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
-            sample = {**resolved, "train": _sample(resolved.get("train"), train_images, seed, Path(folder))}
-            of_train = ground_truth_for(sample, "train", sampled=True)
-            train = _evaluate_split(detector, data, sample, "train", of_train, settings, measured)
-        result = replace(result, train=train)
+    with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
+        # All ground truth is read before the predictions, which take long.
+        sample = _sample(resolved.get("train"), train_images, seed, Path(folder)) if train_images else None
+        of_train = None if sample is None else ground_truth_for(resolved, "train", sample=sample)
+        for known in (truth, of_train):
+            if detector.names is not None and known is not None:
+                category_ids(detector.names, known.coco)
+        result = _evaluate_split(detector, data, resolved, split, truth, settings, measured)
+        if of_train is not None:
+            sampled = {**resolved, "train": sample}
+            train = _evaluate_split(detector, data, sampled, "train", of_train, settings, measured)
+            result = replace(result, train=train)
     if save_dir is not None:
         result.save(save_dir, exist_ok)
     return result
@@ -182,8 +188,9 @@ def evaluate_detections(
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If the instances or results are not valid, or results name an image or category that the instances
-            do not have.
+        TypeError: If ``bootstrap`` or ``seed`` is no integer.
+        ValueError: If an argument is out of range, the instances or results are not valid, or results name an image or
+            category that the instances do not have.
 
     Examples:
         >>> gt = {
@@ -196,7 +203,7 @@ def evaluate_detections(
         >>> [round(result.stats[name], 3) for name in ("AP", "AP50", "AP75")]
         [0.6, 1.0, 1.0]
     """
-    check_arguments(protocol, bootstrap)
+    check_arguments(protocol, bootstrap, seed)
     coco = read_ground_truth(gt, "gt")
     results = read_detections(detections, coco, "detections")
     sources = {"gt": gt, "detections": detections}
@@ -255,19 +262,22 @@ def coco_detections(predictions: Predictions, truth: GroundTruth) -> list[Json]:
     return read_detections(results, truth.coco, "the predictions")
 
 
-def check_arguments(protocol: str, bootstrap: int) -> None:
+def check_arguments(protocol: str, bootstrap: int, seed: int, *, replicates: int = 0) -> None:
     """Raise before any work starts unless the arguments of the metrics are valid.
 
     Args:
         protocol: Name of a protocol.
         bootstrap: Replicates.
+        seed: Seed.
+        replicates: Smallest number of replicates.
 
     Raises:
-        ValueError: If there is no such protocol, or the replicates are negative.
+        TypeError: If the replicates or the seed are no integer.
+        ValueError: If there is no such protocol, the replicates are too few, or the seed is negative.
     """
+    check_integer("bootstrap", bootstrap, replicates)
+    check_integer("seed", seed)
     get_protocol(protocol)
-    if bootstrap < 0:
-        raise ValueError(f"bootstrap must be 0 or more, got {bootstrap}.")
 
 
 def _evaluation(

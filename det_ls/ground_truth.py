@@ -36,7 +36,7 @@ class GroundTruth:
 
 
 def ground_truth_for(
-    data: Mapping[str, Any], split: str = "val", annotations: object = None, *, sampled: bool = False
+    data: Mapping[str, Any], split: str = "val", annotations: object = None, *, sample: str | None = None
 ) -> GroundTruth:
     """Return the ground truth of a dataset split: its official instances JSON if it has one, else its YOLO labels.
 
@@ -45,7 +45,8 @@ def ground_truth_for(
             the val split, or is a mapping from split to JSON; paths are relative to the dataset's root.
         split: The split's key in ``data``.
         annotations: Path or loaded content of an instances JSON to use instead.
-        sampled: Whether the split lists a sample of the JSON's images, and the ground truth is to be cut to it.
+        sample: A text file that lists some of the split's images, to cut the ground truth to. The JSON may then list
+            more images than the split, as COCO's train JSON does.
 
     Returns:
         The ground truth.
@@ -61,14 +62,15 @@ def ground_truth_for(
             raise ValueError(f"Expected annotations in the data YAML to be a path or a mapping, got {declared!r}.")
         annotations = declared.get(split) if isinstance(declared, Mapping) else declared if split == "val" else None
         if annotations is None:
-            return ground_truth_from_yolo(data, split)
+            return ground_truth_from_yolo(data if sample is None else {**data, split: sample}, split)
         annotations = Path(data.get("path") or ".") / str(annotations)
         what = "annotations (a key of the data YAML)"
     coco = read_ground_truth(annotations, what)
-    paths = list_images(data[split])
-    if sampled:
-        coco = _cut(coco, {Path(path).name for path in paths})
-    return GroundTruth(coco, match_images(paths, coco, what), "annotations")
+    ids = match_images(list_images(data[split]), coco, what, surplus=sample is not None)
+    if sample is not None:
+        ids = {path: ids[path] for path in list_images(sample)}
+        coco = _cut(coco, set(ids.values()))
+    return GroundTruth(coco, ids, "annotations")
 
 
 def ground_truth_from_yolo(data: Mapping[str, Any], split: str = "val") -> GroundTruth:
@@ -220,7 +222,9 @@ def read_labels(file: str | Path, num_classes: int, keypoint_columns: int = 0) -
     return labels
 
 
-def match_images(paths: Iterable[str], gt: Json, what: str = "annotations") -> dict[str, ImageId]:
+def match_images(
+    paths: Iterable[str], gt: Json, what: str = "annotations", *, surplus: bool = False
+) -> dict[str, ImageId]:
     """Find the image id of each image path by ``file_name``.
 
     A path belongs to the entry with its base name; where several entries have that name, to the one whose whole
@@ -230,12 +234,13 @@ def match_images(paths: Iterable[str], gt: Json, what: str = "annotations") -> d
         paths: Image paths of a dataset split.
         gt: COCO instances.
         what: Name of the instances for error messages.
+        surplus: Whether entries without an image are allowed.
 
     Returns:
         Image id by path, in the order of ``paths``.
 
     Raises:
-        ValueError: If images and entries do not correspond one to one.
+        ValueError: If images and entries do not correspond one to one, ``surplus`` entries aside.
     """
     entries: dict[str, list[tuple[tuple[str, ...], ImageId]]] = defaultdict(list)
     for image in gt["images"]:
@@ -263,7 +268,7 @@ def match_images(paths: Iterable[str], gt: Json, what: str = "annotations") -> d
         raise ValueError(
             f"Expected each image to have an entry of its own in {what}, got none for {examples(ambiguous)}."
         )
-    unused = [image["file_name"] for image in gt["images"] if image["id"] not in owner]
+    unused = [] if surplus else [image["file_name"] for image in gt["images"] if image["id"] not in owner]
     if missing or unused:
         parts_of = [(missing, f"missing in {what}"), (unused, f"only in {what}")]
         got = " and ".join(f"{len(files)} {where} ({examples(files)})" for files, where in parts_of if files)
@@ -304,8 +309,10 @@ def _file_names(paths: Sequence[str], root: object) -> list[str]:
     return [Path(path).relative_to(base).as_posix() for path in paths]
 
 
-def _cut(coco: Json, names: set[str]) -> Json:
-    """Keep the images with these file names, and their annotations."""
-    images = [image for image in coco["images"] if PurePath(str(image.get("file_name", ""))).name in names]
-    ids = {image["id"] for image in images}
-    return {**coco, "images": images, "annotations": [a for a in coco["annotations"] if a["image_id"] in ids]}
+def _cut(coco: Json, ids: set[ImageId]) -> Json:
+    """Keep the images with these ids, and their annotations."""
+    return {
+        **coco,
+        "images": [image for image in coco["images"] if image["id"] in ids],
+        "annotations": [a for a in coco["annotations"] if a["image_id"] in ids],
+    }

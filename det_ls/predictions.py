@@ -297,7 +297,10 @@ def _head(detector: Detector, end2end: bool | None) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _check_validator() -> None:
-    """Raise unless this version's validator has the methods that are overridden or called here."""
+    """Raise unless this version's validator has the methods that are overridden or called here.
+
+    A method may take more than what is expected of it, as long as that is optional.
+    """
     expected = {
         "build_dataset": ["self", "img_path", "mode", "batch"],
         "init_metrics": ["self", "model"],
@@ -307,7 +310,13 @@ def _check_validator() -> None:
     }
     for name, parameters in expected.items():
         method = getattr(DetectionValidator, name, None)
-        if method is None or list(inspect.signature(method).parameters) != parameters:
+        taken = [] if method is None else list(inspect.signature(method).parameters.values())
+        more = [
+            p
+            for p in taken[len(parameters) :]
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if [p.name for p in taken[: len(parameters)]] != parameters or more:
             raise RuntimeError(
                 f"Ultralytics {ultralytics.__version__} is not supported: DetectionValidator.{name}"
                 f"({', '.join(parameters)}) is missing."

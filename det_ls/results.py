@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from det_ls.checks import check_flag
 from det_ls.coco import ImageId, Json, examples
 from det_ls.metrics import DetectionMetrics
 from det_ls.metrics.definitions import COCO_STATS, HEADLINE
 
 _DETAILS = ("per_class", "intervals", "floors", "definitions", "left_out", "counts", "reliability")
 METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE = "metrics.json", "predictions.json", "ground_truth.json"
+RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE)
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,7 @@ class Evaluation:
         """Train minus val of each number that both splits define: how much better the model is on what it learnt."""
         if self.train is None:
             return {}
-        here, there = self.metrics.values, self.train.metrics.values
-        return {k: float(there[k]) - float(v) for k, v in here.items() if v is not None and there[k] is not None}  # type: ignore[arg-type]
+        return self.metrics.gap_to(self.train.metrics)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the boxes as one dictionary that JSON can hold.
@@ -115,6 +117,7 @@ class Evaluation:
 
         Raises:
             FileExistsError: If a file is there and ``exist_ok`` is False, or the folder is a file.
+            TypeError: If ``exist_ok`` is neither True nor False.
         """
         check_save_dir(folder, exist_ok)
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -124,20 +127,23 @@ class Evaluation:
         write_json(Path(folder) / METRICS_FILE, self.to_dict(), indent=2)
 
 
-def check_save_dir(folder: str | Path, exist_ok: bool) -> None:
+def check_save_dir(folder: str | Path, exist_ok: bool, files: Iterable[str] = RESULT_FILES) -> None:
     """Raise unless results can be written to a folder.
 
     Args:
         folder: The folder, which need not exist.
         exist_ok: Whether results that are there may be replaced.
+        files: What will be written, relative to the folder; by default what :meth:`Evaluation.save` writes.
 
     Raises:
         FileExistsError: If they may not and there are any, or the folder is a file.
+        TypeError: If ``exist_ok`` is neither True nor False.
     """
+    check_flag("exist_ok", exist_ok)
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"Expected save_dir to be a folder, got save_dir='{path}', which is a file.")
-    there = [name for name in (METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE) if (path / name).exists()]
+    there = [name for name in files if (path / name).exists()]
     if there and not exist_ok:
         raise FileExistsError(f"Expected save_dir='{path}' to hold no results without exist_ok, got {examples(there)}.")
 
@@ -146,14 +152,24 @@ def write_json(path: Path, content: object, indent: int | None = None) -> None:
     """Write JSON that appears complete or not at all.
 
     Args:
-        path: The file.
+        path: The file, in a folder that exists.
         content: What JSON can hold.
         indent: Spaces a level; None for one line.
     """
+    text = json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)
+    write_atomically(path, text.encode("utf-8"))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that appears complete or not at all.
+
+    Args:
+        path: The file, in a folder that exists.
+        content: What it shall hold.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=indent, allow_nan=False, ensure_ascii=False)
+        partial.write_bytes(content)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

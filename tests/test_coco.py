@@ -536,3 +536,20 @@ def test_official_annotations_are_taken_where_the_data_names_them(tmp_path: Path
         ground_truth_for({**data, "annotations": 3})
     with pytest.raises(ValueError, match="list the same images"):
         ground_truth_for(data, annotations=official(["1.png"]))
+
+
+def test_a_sample_keeps_the_ids_of_images_with_equal_base_names(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"a/1.png": "0 0.5 0.5 0.1 0.1", "b/1.png": None, "b/2.png": None})
+    names = ["b/1.png", "a/1.png", "b/2.png", "b/3.png"]  # the last one has no image here, as in COCO's train split
+    instances = official(names)
+    (tmp_path / "v.json").write_text(json.dumps(instances))
+    images = [path for path in list_images(data["val"]) if "2.png" not in path]
+    sample = tmp_path / "sample.txt"
+    sample.write_text("\n".join(images[1:]))
+    declared = {**data, "annotations": "v.json"}
+    truth = ground_truth_for(declared, sample=str(sample))
+    assert truth.image_ids == {images[1]: instances["images"][0]["id"]}
+    assert [image["file_name"] for image in truth.coco["images"]] == ["b/1.png"]
+    assert list(ground_truth_for(data, sample=str(sample)).image_ids) == images[1:]
+    with pytest.raises(ValueError, match=r"1 only in annotations .* \('b/3.png'\)"):
+        ground_truth_for(declared)

@@ -275,6 +275,71 @@ def test_bad_inputs_are_explained_and_nothing_is_written(
     assert [file.name for file in tmp_path.iterdir()] == ["damaged.pt"]
 
 
+INTEGERS = [
+    ("bootstrap", "abc", TypeError),
+    ("bootstrap", 1.5, TypeError),
+    ("bootstrap", True, TypeError),
+    ("bootstrap", -1, ValueError),
+    ("seed", -1, ValueError),
+    ("seed", "abc", TypeError),
+    ("train_images", "abc", TypeError),
+    ("train_images", -5, ValueError),
+    ("train_images", True, TypeError),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "error"), INTEGERS)
+def test_a_number_that_is_no_count_is_one_sentence_before_anything_else(
+    key: str, value: Any, error: type[Exception]
+) -> None:
+    message = f"^{key}: expected an integer of at least 0, got {value!r}[.]$"
+    with pytest.raises(error, match=message):
+        evaluate("none.pt", "none.yaml", **{key: value})
+    if key != "train_images":
+        with pytest.raises(error, match=message):
+            evaluate_detections("none.json", "none.json", **{key: value})
+
+
+def test_exist_ok_is_true_or_false(tmp_path: Path) -> None:
+    for folder in (None, tmp_path):
+        with pytest.raises(TypeError, match=r"^exist_ok: expected True or False, got 'no'\.$"):
+            evaluate("none.pt", "none.yaml", save_dir=folder, exist_ok="no")  # type: ignore[arg-type]
+
+
+def test_missing_annotations_of_train_are_named_before_anything_is_predicted(
+    model: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data.yaml"
+    data.write_text(yaml.safe_dump({**yaml.safe_load(tiny.read_text()), "annotations": {"train": "train.json"}}))
+    monkeypatch.setattr(predictions, "predict", lambda *_, **__: pytest.fail("predicted"))
+    with pytest.raises(FileNotFoundError, match=r"got '.*train\.json', which does not exist"):
+        evaluate(model, data, **QUICK, train_images=2)
+
+
+@pytest.mark.usefixtures("predict_perfectly")
+@pytest.mark.parametrize("annotated", [False, True])
+def test_a_sample_of_train_may_have_images_of_equal_names(model: Path, tmp_path: Path, annotated: bool) -> None:
+    from conftest import make_dataset
+
+    data = make_dataset(tmp_path / "set")
+    images = tmp_path / "set" / "images" / "train"
+    for i, file in enumerate(sorted(images.iterdir())):
+        for kind in ("images", "labels"):
+            source = tmp_path / "set" / kind / "train" / (file.stem + (".png" if kind == "images" else ".txt"))
+            target = source.parent / "ab"[i % 2] / f"{i // 2:03d}{source.suffix}"
+            target.parent.mkdir(exist_ok=True)
+            source.rename(target)
+    if annotated:
+        truth = ground_truth_for(check_dataset(data), "train").coco
+        (tmp_path / "set" / "train.json").write_text(json.dumps(truth))
+        data.write_text(yaml.safe_dump({**yaml.safe_load(data.read_text()), "annotations": {"train": "train.json"}}))
+    result = evaluate(model, data, **QUICK, train_images=5)
+    assert result.train is not None
+    assert result.train.n_images == 5
+    assert result.train.protocol["ground_truth"] == ("annotations" if annotated else "labels")
+    assert result.train.stats["AP"] == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("line", ["7 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1", "red 0.5 0.5 0.1 0.1"])
 def test_a_bad_label_line_stops_the_evaluation(model: Path, tmp_path: Path, line: str) -> None:
     from conftest import make_dataset

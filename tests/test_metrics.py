@@ -70,11 +70,14 @@ def test_files_give_the_same_numbers_as_loaded_json(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"protocol": "coco"}, "protocol must be one of det_ls, reference; got 'coco'"),
-        ({"bootstrap": -1}, "bootstrap must be 0 or more, got -1"),
-        ({"simulations": -5}, "simulations must be 0 or more, got -5"),
+        ({"bootstrap": -1}, "bootstrap: expected an integer of at least 0, got -1"),
+        ({"bootstrap": "abc"}, "bootstrap: expected an integer of at least 0, got 'abc'"),
+        ({"ap_bootstrap": 1.5}, "ap_bootstrap: expected an integer of at least 0, got 1.5"),
+        ({"simulations": -5}, "simulations: expected an integer of at least 0, got -5"),
+        ({"seed": True}, "seed: expected an integer of at least 0, got True"),
         ({"level": 95}, "level must be between 0 and 1, got 95"),
     ],
 )
 def test_arguments_out_of_range_are_refused_before_any_work(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         detection_metrics("no such file", "no such file", **arguments)

@@ -291,6 +291,27 @@ def test_a_head_that_the_model_lacks_is_refused(weights: Path, images: Path) -> 
             predict(model, images, end2end=False)
 
 
+@pytest.mark.parametrize(
+    ("method", "supported"),
+    [
+        ("def scale_preds(self, predn, pbatch, padded=False, **more): ...", True),
+        ("def scale_preds(self, predn, pbatch, padded): ...", False),
+        ("def scale_preds(self, pbatch, predn): ...", False),
+    ],
+)
+def test_a_version_whose_methods_take_more_is_supported_if_that_is_optional(method: str, supported: bool) -> None:
+    code = (
+        f"{method}\n"
+        "from ultralytics.models.yolo.detect import DetectionValidator as V\n"
+        "V.scale_preds = scale_preds\n"
+        "from det_ls.predictions import predict\n"
+        "predict('none.pt', 'none.yaml')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert ("is not supported" not in run.stderr) == supported
+    assert ("model='none.pt', which does not exist" in run.stderr) == supported
+
+
 def test_a_version_with_another_validator_is_named() -> None:
     code = (
         "from ultralytics.models.yolo.detect import DetectionValidator as V\n"

@@ -257,6 +257,26 @@ def write(made: dict[str, Any], path: Path, **change: Any) -> Path:
     return report.write_report(path, arguments.pop("metrics"), **arguments)
 
 
+def test_the_gap_between_train_and_val_is_shown_when_train_was_measured(made: dict[str, Any], tmp_path: Path) -> None:
+    val = made["metrics"]
+    better = [{**d, "score": d["score"] ** 2} for d in made["detections"]]
+    train = detection_metrics(made["gt"], better, simulations=0)
+    text = write(made, tmp_path / "gap.html", train=train).read_text(encoding="utf-8")
+    table = re.search(r'<table class="gaps">.*?</table>', text, re.S)
+    assert table is not None
+    rows = {
+        m[1]: re.findall(r"<td[^>]*>([^<]*)</td>", m[0])
+        for m in re.finditer(r'<tr><th scope="row"[^>]*>(\w+).*?</tr>', table[0], re.S)
+    }
+    assert list(rows) == list(HEADLINE)
+    assert "Train (2 images)" in table[0]
+    for key, cells in rows.items():
+        a, b, signed = train.values[key], val.values[key], key == "signed_gap"
+        assert cells == [number(a, signed=signed), number(b, signed=signed), number(a - b, signed=True)], key
+    assert "scores that promise too much on new images" in Page(text).text
+    assert "Train minus val" not in write(made, tmp_path / "no.html").read_text(encoding="utf-8")
+
+
 def test_never_replaces_a_file_unasked(made: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "r.html"
     path.write_text("mine")

@@ -262,6 +262,44 @@ def test_the_floor_of_each_error_is_what_brute_force_gives() -> None:
         assert floors[key].p95 == pytest.approx(np.quantile(simulated, 0.95), abs=spread * 0.5), key
 
 
+@pytest.mark.parametrize("make", [hard_set, ordinary_set])
+def test_the_floor_of_laace_counts_the_detections_that_the_value_counts(make: Any) -> None:
+    """Under `reference` also the ignored ones, and IoUs are drawn from true positives that touch their object."""
+    rng = np.random.default_rng(3)
+    table, simulations = build_table(*make(5, n_images=25)), 300
+    floors = calibration_floors(table, protocol="reference", simulations=simulations)
+    overlap = table.matches(0.0, zero_overlap=True)
+    assert overlap.ignored.any()
+    assert (overlap.iou[overlap.tp] == 0).any()
+    rows = table.has_gt[table.cls]
+    score, cls = table.score[rows], table.cls[rows]
+    u = overlap.iou[overlap.tp & (overlap.iou > 0) & rows]
+    m, laace = u.mean(), []
+    for _ in range(simulations):
+        drawn = rng.choice(u, len(score))
+        drawn = np.where(score > m, 1 - (1 - drawn) * (1 - score) / (1 - m), drawn)
+        gap = np.abs(score - np.where(rng.random(len(score)) < np.minimum(1, score / m), drawn, 0.0))
+        errors = np.array([gap[cls == c].mean() for c in np.unique(cls)])
+        laace.append(errors[errors > 0].mean())
+    spread = np.std(laace)
+    assert floors["LaACE0"].median == pytest.approx(np.median(laace), abs=spread * 0.3)
+    assert floors["LaACE0"].p95 == pytest.approx(np.quantile(laace, 0.95), abs=spread * 0.5)
+
+
+def test_true_positives_that_touch_nothing_do_not_pull_the_floor_to_zero() -> None:
+    """A lone object is found from IoU 0 upwards: with targets near 0 any score would read as above the floor."""
+    gt: dict[str, Any] = {
+        "images": [{"id": i} for i in range(40)],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"id": i + 1, "image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9]} for i in range(40)],
+    }
+    found = [{"image_id": i, "category_id": 1, "bbox": [0 if i < 2 else 50, 0, 9, 9], "score": 0.5} for i in range(40)]
+    ours, theirs = (calibration_floors(build_table(gt, found), protocol=p)["LaECE0"] for p in ("det_ls", "reference"))
+    assert ours.p95 == theirs.p95 > 0.08
+    apart = [{**d, "bbox": [50, 0, 9, 9]} for d in found]
+    assert "LaECE0" not in calibration_floors(build_table(gt, apart), protocol="reference")
+
+
 def test_bin_intervals_hold_the_mean_target() -> None:
     table = build_table(*ordinary_set(0, n_images=40))
     data = reliability_data(table, "tp", bins=5)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.metrics.calibration import running_sums
 from det_ls.metrics.table import DetectionTable, Floats, Ints
 
 COCO_IOU_THRESHOLDS = tuple(float(t) for t in np.linspace(0.5, 0.95, 10))
@@ -81,10 +82,10 @@ class WeightedAP:
         objects = np.bincount(self._gt_cls, weights=w[self._gt_image] * self._gt_count, minlength=self._n_classes)
         n_gt = objects.astype(np.float64)  # integers where there are no objects
         needed = _least_true_positives(n_gt)
-        seen = _running(w[self._image])
+        seen = running_sums(w[self._image])
         result = np.full((len(self._thresholds), self._n_classes), np.nan)
         for row, t in enumerate(self._thresholds):
-            tps, ignored = _running(w[t.tp_image]), _running(w[t.ignored_image])
+            tps, ignored = running_sums(w[t.tp_image]), running_sums(w[t.ignored_image])
             # Sums within the class: those at the true positive minus those where its class starts.
             tp_before = tps[t.class_tp[:-1]]
             tp = tps[1:] - tp_before[t.tp_cls]
@@ -97,11 +98,6 @@ class WeightedAP:
             found = np.append(precision, 0.0)[np.where(reached, place, len(precision))]
             result[row] = np.where(n_gt > 0, found.mean(1), np.nan)
         return result
-
-
-def _running(values: Floats) -> Floats:
-    """Sum up to before each place and to the end."""
-    return np.concatenate([[0.0], np.cumsum(values)])
 
 
 def _envelope(precision: Floats, cls: NDArray[np.int32]) -> Floats:

@@ -129,8 +129,7 @@ def equal_mass_reliability(
         empty = np.full(bins, np.nan)
         return Reliability(np.linspace(0.0, 1.0, bins + 1), count, empty, empty)
     mean_score, mean_target = (
-        _divide(np.diff(np.concatenate([[0.0], np.cumsum(v)])[np.concatenate([[0], ends]).astype(np.int64)]), count)
-        for v in (s, y)
+        _divide(np.diff(running_sums(v)[np.concatenate([[0], ends]).astype(np.int64)]), count) for v in (s, y)
     )
     edges = np.append(s[np.minimum(starts, len(s) - 1)], s[-1])
     return Reliability(edges, count, mean_score, mean_target)
@@ -153,6 +152,23 @@ def equal_mass_ends(n: float, bins: int) -> Floats:
     size, longer = divmod(int(n), bins)
     place = np.arange(1, bins + 1)
     return (place * size + np.minimum(place, longer)).astype(np.float64)
+
+
+def running_sums(values: Floats) -> Floats:
+    """Sum up to before each place, and to the end.
+
+    Args:
+        values: (N,) values.
+
+    Returns:
+        (N + 1,) sums; the difference of two of them is the sum between their places.
+
+    Example:
+        >>> import numpy as np
+        >>> running_sums(np.array([1.0, 2.0, 4.0])).tolist()
+        [0.0, 1.0, 3.0, 7.0]
+    """
+    return np.concatenate([[0.0], np.cumsum(values)])
 
 
 def per_class_calibration_error(

@@ -5,8 +5,14 @@ A binned error of finitely many detections is above 0 for a perfect detector too
 bins can read 0.20. The floor simulates targets whose expectation is the score and computes the error again.
 
 - True positives: y ~ Bernoulli(s).
-- IoU: y = B * U, with U drawn from the observed IoUs of true positives, of mean m, and B ~ Bernoulli(min(1, s / m)).
-  Where s > m, U is stretched towards 1 to mean s, as 1 - (1 - U) * (1 - s) / (1 - m). So E[y] = s, and y in [0, 1].
+- IoU: y = B * U, with U drawn from the observed IoUs above 0 of true positives, of mean m, and
+  B ~ Bernoulli(min(1, s / m)). Where s > m, U is stretched towards 1 to mean s, as 1 - (1 - U) * (1 - s) / (1 - m). So
+  E[y] = s, and y in [0, 1].
+
+Two choices matter under the protocol `reference` only. At IoU threshold 0 it has true positives that touch no object:
+their target is 0 as that of a false positive, so B stands for them, and U leaves them out. Its LaACE counts ignored
+detections, with IoU 0: the floor of LaACE counts them too, and they draw their targets as all others do, since perfect
+calibration asks E[y] = s of every detection that is counted. The more are ignored, the further real scores lie above.
 """
 
 from __future__ import annotations
@@ -111,7 +117,7 @@ class IoUSimulator:
 
     Args:
         score: (N,) scores in [0, 1].
-        tp_iou: Observed IoUs of true positives, at least one and not all 0.
+        tp_iou: Observed IoUs of true positives, at least one, all above 0.
         rows: (N,) detections that count; the others always get 0. By default all.
     """
 
@@ -180,29 +186,36 @@ class _ClassErrors:
         counted = protocol.counted(table, matches)
         counted = counted if keep is None else counted & keep
         tp_iou = matches.iou[counted & matches.tp]
-        self.defined = bool(tp_iou.any())
+        tp_iou = tp_iou[tp_iou > 0]
+        self.defined = len(tp_iou) > 0
         if not self.defined:
             return
         self._n, self._score, self._cls = table.n_classes, table.score, table.cls
-        self._simulate = IoUSimulator(table.score, tp_iou, counted)
+        absolute = table.has_gt[table.cls] & (True if keep is None else keep) if protocol.laace_ignored else counted
+        self._simulate = IoUSimulator(table.score, tp_iou, absolute)
+        self._counted = counted.astype(np.float64)
         self._cells = table.cls.astype(np.int64) * LAECE_BINS + bin_index(table.score, LAECE_BINS)
-        score, cls = table.score[counted], table.cls[counted]
+        score = table.score[counted]
         self._cell_sum = np.bincount(self._cells[counted], weights=score, minlength=self._n * LAECE_BINS)
-        self._class_sum = np.bincount(cls, weights=score, minlength=self._n)
+        self._class_sum = np.bincount(table.cls[absolute], weights=table.score[absolute], minlength=self._n)
+        self._count, self._absolute_count = (self._count_of(table.cls[rows]) for rows in (counted, absolute))
+
+    def _count_of(self, cls: NDArray[np.integer]) -> Floats:
         count = np.bincount(cls, minlength=self._n).astype(np.float64)
-        self._count = np.where(count > 0, count, np.nan)
+        return np.where(count > 0, count, np.nan)
 
     def draw(self, uniform: NDArray[np.float32], rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Simulate the errors of each class once, (C,) both; NaN for a class without detections."""
         if not self.defined:
             return np.zeros(0), np.zeros(0)
         hit, target = self._simulate(uniform, rng)
-        gaps = self._cell_sum - np.bincount(self._cells[hit], weights=target, minlength=len(self._cell_sum))
+        binned = target * self._counted[hit]
+        gaps = self._cell_sum - np.bincount(self._cells[hit], weights=binned, minlength=len(self._cell_sum))
         # |s - y| is s where nothing was drawn, so only the hits change its sum.
         score = self._score[hit]
         change = np.bincount(self._cls[hit], weights=np.abs(score - target) - score, minlength=self._n)
         errors = np.abs(gaps).reshape(self._n, LAECE_BINS).sum(1) / self._count
-        return errors, (self._class_sum + change) / self._count
+        return errors, (self._class_sum + change) / self._absolute_count
 
 
 def _class_floor(errors: Floats) -> Floor | None:

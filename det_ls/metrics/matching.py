@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.coco import coco_evaluate, read_detections, read_ground_truth
+from det_ls.coco import coco_evaluate, plain_id, read_detections, read_ground_truth
 from det_ls.metrics.table import OVERLAPPING, Bools, DetectionTable, Floats, Ints
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def table_from_coco(
     detection = by_id[np.searchsorted(result_ids, rows["id"], sorter=by_id)]
     order = np.argsort(detection)
     return DetectionTable(
-        image_ids=tuple(_plain(image_ids)),
-        class_ids=tuple(_plain(class_ids)),
+        image_ids=tuple(plain_id(i) for i in image_ids),
+        class_ids=tuple(plain_id(i) for i in class_ids),
         class_names=tuple(known[str(c)] for c in class_ids),
         detection=detection[order],
         image=rows["image"][order],
@@ -173,11 +173,6 @@ def _second_pass_thresholds(thresholds: Sequence[float], zero_overlap: bool | No
         return listed
     readings = {True: [0.0], False: [OVERLAPPING], None: [0.0, OVERLAPPING]}[zero_overlap]
     return [*readings, *listed[1:]]
-
-
-def _plain(ids: Sequence[Any]) -> list[Any]:
-    """Turn numpy scalars into Python's own."""
-    return [i.item() if isinstance(i, np.generic) else i for i in ids]
 
 
 def _entries(coco_eval: COCOeval, area: int) -> list[dict[str, Any]]:

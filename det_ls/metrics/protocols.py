@@ -111,7 +111,7 @@ def get_protocol(name: str) -> Protocol:
         >>> get_protocol("det_ls").zero_overlap
         False
     """
-    if name not in PROTOCOLS:
+    if not isinstance(name, str) or name not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {name!r}.")
     return PROTOCOLS[name]
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from det_ls.metrics.average_precision import WeightedAP
-from det_ls.metrics.calibration import DECE_BINS, LAECE_BINS, bin_index, equal_mass_ends, log_losses
+from det_ls.metrics.calibration import DECE_BINS, LAECE_BINS, bin_index, equal_mass_ends, log_losses, running_sums
 from det_ls.metrics.lrp import lrp_error, optimal_lrp, threshold_places
 from det_ls.metrics.protocols import Protocol, lrp_optimal_mask
 from det_ls.metrics.table import DetectionTable, Floats, Ints
@@ -263,7 +263,7 @@ class _Ranking:
         if not len(self._image):
             return float("nan"), float("nan")
         of_row, of_tp = w[self._image], w[self._tp_image]
-        seen, tps = _running(of_row), _running(of_tp)
+        seen, tps = running_sums(of_row), running_sums(of_tp)
         n, n_pos = seen[-1], tps[-1]
         if n == 0:
             return float("nan"), float("nan")
@@ -283,15 +283,10 @@ class _Ranking:
         share = (ends - seen[start]) / np.maximum(seen[end] - seen[start], 1.0)
         low, high = np.searchsorted(self._tp, start), np.searchsorted(self._tp, end)
         target = tps[low] + share * (tps[high] - tps[low])
-        weighted = _running(of_row * self._score)[start]
+        weighted = running_sums(of_row * self._score)[start]
         score = weighted + share * (seen[end] - seen[start]) * self._score[place]
         gaps = np.diff(np.concatenate([[0.0], score - target]))
         return float(np.abs(gaps).sum() / n)
-
-
-def _running(values: Floats) -> Floats:
-    """Sum up to before each place and to the end."""
-    return np.concatenate([[0.0], np.cumsum(values)])
 
 
 class _Optimum:
@@ -317,8 +312,8 @@ class _Optimum:
             return float("nan")
         best = np.ones(len(n_gt))  # without a threshold that helps
         if len(self._cls):
-            seen, tps = _running(w[self._image]), _running(w[self._tp_image])
-            losses = _running(w[self._tp_image] * self._loss)
+            seen, tps = running_sums(w[self._image]), running_sums(w[self._tp_image])
+            losses = running_sums(w[self._tp_image] * self._loss)
             n_tp = tps[self._tp_end] - tps[self._tp_start]
             n_fp = seen[self._end] - seen[self._start] - n_tp
             loc = losses[self._tp_end] - losses[self._tp_start]

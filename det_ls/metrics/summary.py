@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from det_ls.checks import check_integer
 from det_ls.metrics import calibration as cal
 from det_ls.metrics.bootstrap import Interval, bootstrap_intervals
 from det_ls.metrics.curves import reliability_by_size, reliability_data
@@ -57,6 +58,19 @@ class DetectionMetrics:
     intervals: dict[str, Interval]
     floors: dict[str, Floor]
     table: DetectionTable = field(repr=False)
+
+    def gap_to(self, train: DetectionMetrics) -> dict[str, float]:
+        """Subtract these numbers from those of the train split.
+
+        Args:
+            train: The numbers of the same detector on images that it was trained on.
+
+        Returns:
+            Train minus these of each number that both define.
+        """
+        undefined = {*self.reasons, *train.reasons}
+        pairs = {k: (train.values.get(k), v) for k, v in self.values.items() if k not in undefined}
+        return {k: a - b for k, (a, b) in pairs.items() if a is not None and b is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold.
@@ -109,6 +123,7 @@ def detection_metrics(
 
     Raises:
         FileNotFoundError: A path does not exist.
+        TypeError: A number of replicates or simulations, or the seed, is no integer.
         ValueError: The input is not valid, a score is NaN or outside [0, 1] (the message names the image), or an
             argument is out of its range.
 
@@ -120,7 +135,7 @@ def detection_metrics(
         >>> [round(result.values[key], 3) for key in ("AP50", "LaECE0", "LRP", "signed_gap")]
         [1.0, 0.05, 0.4, -0.25]
     """
-    _check(protocol, bootstrap, ap_bootstrap, simulations, level)
+    _check(protocol, bootstrap, ap_bootstrap, simulations, seed, level)
     return metrics_from_coco(
         evaluate_checked(gt, detections),
         protocol=protocol,
@@ -161,9 +176,10 @@ def metrics_from_coco(
         The numbers.
 
     Raises:
+        TypeError: A number of replicates or simulations, or the seed, is no integer.
         ValueError: A score is NaN or outside [0, 1], or an argument is out of its range.
     """
-    _check(protocol, bootstrap, ap_bootstrap, simulations, level)
+    _check(protocol, bootstrap, ap_bootstrap, simulations, seed, level)
     rules = get_protocol(protocol)
     table = table_from_coco(coco_eval, zero_overlap=rules.zero_overlap)
     numbers, parts = _numbers(table, rules)
@@ -253,12 +269,14 @@ def laace(table: DetectionTable, tau: float = 0.0, *, protocol: str = "det_ls") 
     return rules.class_errors(errors, table.has_gt)
 
 
-def _check(protocol: str, bootstrap: int, ap_bootstrap: int | None, simulations: int, level: float) -> None:
+def _check(protocol: str, bootstrap: int, ap_bootstrap: int | None, simulations: int, seed: int, level: float) -> None:
     """Raise before any work starts."""
+    check_integer("bootstrap", bootstrap)
+    if ap_bootstrap is not None:
+        check_integer("ap_bootstrap", ap_bootstrap)
+    check_integer("simulations", simulations)
+    check_integer("seed", seed)
     get_protocol(protocol)
-    for name, n in (("bootstrap", bootstrap), ("ap_bootstrap", ap_bootstrap or 0), ("simulations", simulations)):
-        if n < 0:
-            raise ValueError(f"{name} must be 0 or more, got {n}.")
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}.")
 

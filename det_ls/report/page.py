@@ -19,7 +19,7 @@ from det_ls.metrics.operating_point import operating_point
 from det_ls.metrics.summary import DetectionMetrics
 from det_ls.report import plots
 from det_ls.report.crops import CaseFinder
-from det_ls.report.plot_style import inline_svg, write_atomically
+from det_ls.report.plot_style import inline_svg
 from det_ls.report.rows import (
     Cropper,
     Row,
@@ -27,12 +27,14 @@ from det_ls.report.rows import (
     difference_row,
     difference_tile,
     flat,
+    gap_rows,
     interval_note,
     number_row,
     ordered,
     tiles,
 )
 from det_ls.report.words import comparison_findings, findings
+from det_ls.results import write_atomically
 
 _FIGURES: tuple[tuple[str, Callable[..., Figure], str], ...] = (
     (
@@ -87,6 +89,7 @@ def write_report(
     images: Mapping[Any, str | Path] | None,
     detections: Sequence[Mapping[str, Any]],
     ground_truth: Mapping[str, Any],
+    train: DetectionMetrics | None = None,
     exist_ok: bool = False,
 ) -> Path:
     """Write an evaluation as one HTML page that needs nothing else.
@@ -99,6 +102,7 @@ def write_report(
         images: Image file by image id, for the crops; None for a page without crops' pictures.
         detections: The COCO results that were evaluated, in the same order.
         ground_truth: The COCO instances that they were evaluated against.
+        train: The detector's numbers on (a sample of) the train split, to show the gap to them.
         exist_ok: Whether to replace a file that is there.
 
     Returns:
@@ -130,6 +134,9 @@ def write_report(
         "interval_note": interval_note(metrics.intervals.values()),
         "headline": [row for row in rows if row["key"] in HEADLINE],
         "others": [row for row in rows if row["key"] not in HEADLINE],
+        "gap": [] if train is None else gap_rows(metrics, train),
+        "train_images": 0 if train is None else train.counts["images"],
+        "val_images": counts["images"],
         "figures": [
             _picture(draw(metrics), f"f{i}", heading, caption)
             for i, (heading, draw, caption) in enumerate(_FIGURES if counts["objects"] and counts["detections"] else ())

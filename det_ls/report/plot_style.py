@@ -8,7 +8,6 @@ colour alone: lines also differ in dashes and markers.
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+
+from det_ls.results import write_atomically
 
 PAPER_WIDTH = 3.5  # inches, one column of a two-column paper
 TEXT, SMALL = 8.0, 7.0  # points
@@ -235,18 +236,3 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
         f'style="max-width: {2 * width:.0f}px">'
     )
     return head + text[text.index(">") + 1 :].strip()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that appears complete or not at all.
-
-    Args:
-        path: The file, in a folder that exists.
-        content: What it shall hold.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

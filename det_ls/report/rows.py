@@ -176,6 +176,34 @@ def number_row(metrics: DetectionMetrics, key: str) -> Row:
     }
 
 
+def gap_rows(val: DetectionMetrics, train: DetectionMetrics) -> list[Row]:
+    """Show the headline numbers of the train and val split beside each other.
+
+    Args:
+        val: The numbers of a detector on images that it has not seen.
+        train: Its numbers on images that it was trained on.
+
+    Returns:
+        One row a headline number.
+    """
+    gap = val.gap_to(train)
+
+    def text(metrics: DetectionMetrics, key: str) -> str:
+        return number(None if key in metrics.reasons else metrics.values[key], signed=key in _SIGNED)
+
+    return [
+        {
+            "key": key,
+            "name": describe(key)[0],
+            "better": describe(key)[2],
+            "train": text(train, key),
+            "val": text(val, key),
+            "gap": number(gap.get(key), signed=True),
+        }
+        for key in HEADLINE
+    ]
+
+
 def tiles(metrics: DetectionMetrics, threshold: str) -> list[Row]:
     """Show the few numbers that come first.
 

@@ -318,6 +318,21 @@ def _percent(value: float | None) -> str:
     return DASH if value is None or np.isnan(value) else f"{value:.0%}"
 
 
+def overlap_text(definition: Mapping[str, Any]) -> str:
+    """Write the IoU from which a detection is a true positive.
+
+    Args:
+        definition: One of `DetectionMetrics.definitions`.
+
+    Returns:
+        For example ``IoU ≥ 0.5``.
+    """
+    iou = definition["iou"]
+    if isinstance(iou, str):
+        return f"IoU {iou}"
+    return "IoU > 0" if iou == 0 and definition["protocol"] == "det_ls" else f"IoU ≥ {iou:g}"
+
+
 def definition_text(definition: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> str:
     """Write how a number was counted.
 
@@ -328,15 +343,12 @@ def definition_text(definition: Mapping[str, Any], other: Mapping[str, Any] | No
     Returns:
         One line: IoU, threshold, bins, n, matching and protocol.
     """
-    iou, threshold = definition["iou"], definition["score_threshold"]
-    overlap = f"IoU {iou}" if isinstance(iou, str) else f"IoU ≥ {iou:g}"
-    if iou == 0 and definition["protocol"] == "det_ls":
-        overlap = "IoU > 0"
+    threshold = definition["score_threshold"]
     n = f"{definition['n']:,}"
     if other is not None and other["n"] != definition["n"]:
         n += f" and {other['n']:,}"
     parts = [
-        overlap,
+        overlap_text(definition),
         f"score ≥ {threshold:g}" if isinstance(threshold, float) else f"score threshold {threshold}",
         f"{definition['bins']} bins" if definition["bins"] else "",
         f"n = {n} {definition['n_counts']}",

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Checks of arguments that several functions share; each error is one sentence that names the argument."""
+
+from __future__ import annotations
+
+
+def check_integer(name: str, value: object, least: int = 0) -> None:
+    """Raise unless an argument is an integer of at least a size; a bool is none.
+
+    Args:
+        name: The argument.
+        value: What it came as.
+        least: Smallest value.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is too small.
+
+    Examples:
+        >>> check_integer("bootstrap", -1)
+        Traceback (most recent call last):
+        ValueError: bootstrap: expected an integer of at least 0, got -1.
+    """
+    message = f"{name}: expected an integer of at least {least}, got {value!r}."
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(message)
+    if value < least:
+        raise ValueError(message)
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise unless an argument is True or False; any other word counts as true, so that ``no`` would mean yes.
+
+    Args:
+        name: The argument.
+        value: What it came as.
+
+    Raises:
+        TypeError: If it is neither.
+
+    Examples:
+        >>> check_flag("exist_ok", "no")
+        Traceback (most recent call last):
+        TypeError: exist_ok: expected True or False, got 'no'.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r}.")
