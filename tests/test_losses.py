@@ -25,7 +25,7 @@ from ultralytics.nn.tasks import DetectionModel, SegmentationModel
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
-from det_ls import losses, smoothing_matrix
+from det_ls import losses, smoothed_bce, smoothing_matrix
 from det_ls.lazy_scores import LazyScores
 from det_ls.losses import (
     DenseSmoothedBCE,
@@ -473,11 +473,11 @@ def scaled_sum(*args, **kwargs):
     return ORIGINAL_SUM(*args, **kwargs) * 1.01
 
 
-ORIGINAL_SUM = losses.foreground_bce_sum
+ORIGINAL_SUM = smoothed_bce.foreground_bce_sum
 
 
 def break_numbers(monkeypatch):
-    monkeypatch.setattr(losses, "foreground_bce_sum", scaled_sum)
+    monkeypatch.setattr(smoothed_bce, "foreground_bce_sum", scaled_sum)
 
 
 def break_scores(monkeypatch):
@@ -512,7 +512,7 @@ def break_boxes(monkeypatch):
 
 
 def break_gradient(monkeypatch):
-    monkeypatch.setattr(losses, "foreground_bce_sum", lambda *a, **k: ORIGINAL_SUM(*a, **k).detach())
+    monkeypatch.setattr(smoothed_bce, "foreground_bce_sum", lambda *a, **k: ORIGINAL_SUM(*a, **k).detach())
 
 
 def break_with(error):
