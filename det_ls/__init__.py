@@ -9,29 +9,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from det_ls.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from det_ls.evaluation import evaluate as evaluate
-    from det_ls.evaluation import evaluate_detections as evaluate_detections
-    from det_ls.losses import LabelSmoothingDetectionLoss as LabelSmoothingDetectionLoss
-    from det_ls.losses import smoothed_criterion as smoothed_criterion
-    from det_ls.model import YOLO as YOLO
-    from det_ls.results import Evaluation as Evaluation
-    from det_ls.targets import smooth_targets as smooth_targets
-    from det_ls.targets import smoothing_matrix as smoothing_matrix
-    from det_ls.trainer import DetectionTrainer as DetectionTrainer
+    from det_ls.evaluation.comparison import compare as compare
+    from det_ls.evaluation.evaluate import evaluate as evaluate
+    from det_ls.evaluation.evaluate import evaluate_detections as evaluate_detections
+    from det_ls.evaluation.results import Evaluation as Evaluation
+    from det_ls.losses.criterion import LabelSmoothingDetectionLoss as LabelSmoothingDetectionLoss
+    from det_ls.losses.criterion import smoothed_criterion as smoothed_criterion
+    from det_ls.smoothing.matrix import smooth_targets as smooth_targets
+    from det_ls.smoothing.matrix import smoothing_matrix as smoothing_matrix
+    from det_ls.training.model import YOLO as YOLO
+    from det_ls.training.trainer import DetectionTrainer as DetectionTrainer
 
 _HOME = {
-    "YOLO": "model",
-    "DetectionTrainer": "trainer",
-    "LabelSmoothingDetectionLoss": "losses",
-    "smoothed_criterion": "losses",
-    "smooth_targets": "targets",
-    "smoothing_matrix": "targets",
-    "Evaluation": "results",
-    "evaluate": "evaluation",
-    "evaluate_detections": "evaluation",
+    "YOLO": "training.model",
+    "DetectionTrainer": "training.trainer",
+    "LabelSmoothingDetectionLoss": "losses.criterion",
+    "smoothed_criterion": "losses.criterion",
+    "smooth_targets": "smoothing.matrix",
+    "smoothing_matrix": "smoothing.matrix",
+    "Evaluation": "evaluation.results",
+    "compare": "evaluation.comparison",
+    "evaluate": "evaluation.evaluate",
+    "evaluate_detections": "evaluation.evaluate",
 }
 
 __all__ = [*_HOME, "__version__"]

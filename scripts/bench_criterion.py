@@ -33,7 +33,7 @@ from torch.profiler import ProfilerActivity, profile  # noqa: E402
 from ultralytics.cfg import get_cfg  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel  # noqa: E402
 
-from det_ls.losses import halves, smoothed_criterion  # noqa: E402
+from det_ls.losses.criterion import halves, smoothed_criterion  # noqa: E402
 
 EPSILON = 0.1
 LARGE_CLASSES, LARGE_BATCH, BATCH = 1000, 4, 8

@@ -121,12 +121,12 @@ def run_row(row: str, n_images: int, replicates: int, ap_replicates: int) -> dic
         evaluator.summarize()
     times["AP"] = float(evaluator.stats[0])
     if row not in ("pycocotools", "faster-coco-eval"):
-        from det_ls.metrics.bootstrap import image_weights
-        from det_ls.metrics.floor import calibration_floors
+        from det_ls.evaluation.measure import metrics_from_coco
         from det_ls.metrics.matching import table_from_coco
         from det_ls.metrics.protocols import get_protocol
-        from det_ls.metrics.replicates import replicate_ap, replicate_numbers
-        from det_ls.metrics.summary import metrics_from_coco
+        from det_ls.uncertainty.bootstrap import image_weights
+        from det_ls.uncertainty.floor import calibration_floors
+        from det_ls.uncertainty.replicates import replicate_ap, replicate_numbers
 
         if row == "derived numbers":
             with clock(times, "table"):

@@ -20,7 +20,7 @@ COLUMNS = ("AP", "AP50", "AP75", "LaECE0", "DECE", "signed_gap")
 
 
 def main() -> int:
-    from det_ls.cli import check_known, key_values, run
+    from det_ls.cli.main import check_known, key_values, run
 
     def command() -> None:
         arguments = key_values(sys.argv[1:])
@@ -40,7 +40,7 @@ def demo(epochs: int | None = None, out: str = "runs/demo") -> None:
     folder = Path(out).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["DET_LS_DATA"] = str(folder)
-    from det_ls.phantom import write_phantom
+    from det_ls.data.phantom import write_phantom
 
     if not (folder / "phantom").is_dir():
         write_phantom(folder / "phantom")

@@ -24,8 +24,8 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
         The :class:`det_ls.Evaluation`.
     """
     from det_ls import evaluate
-    from det_ls.cli import arguments_of, key_values, passthrough
-    from det_ls.coco import read_ground_truth
+    from det_ls.cli.main import arguments_of, key_values, passthrough
+    from det_ls.data.coco import read_ground_truth
 
     words = list(words)
     own = key_values([word for word in words if word.startswith("annotations=")])
@@ -52,8 +52,8 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
 
 
 def main() -> int:
-    from det_ls.cli import run
-    from det_ls.cli_evaluation import table
+    from det_ls.cli.evaluate import table
+    from det_ls.cli.main import run
 
     return run(lambda: print(table(train_and_evaluate(sys.argv[1:]))))
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import numpy as np
 from det_ls.metrics.table import OVERLAPPING, DetectionTable
 
 Json = dict[str, Any]
-GOLDEN = Path(os.environ.get("DET_LS_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
-NO_GOLDEN = f"the golden values are not there: {GOLDEN.name}/ beside the repository"
+GOLDEN = Path(__file__).parent / "golden"
 # Scores of 0 and 1, the edges of 10, 20 and 25 bins, and the floats beside them.
 EDGES = [0.0, 1.0, 0.04, 0.05, 0.1, 0.15, 0.2, 0.5, 0.52, 0.6, 0.95, np.nextafter(0.5, 0), np.nextafter(0.5, 1)]
 

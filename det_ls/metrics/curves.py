@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from det_ls.metrics import calibration as cal
 from det_ls.metrics.lrp import lrp
 from det_ls.metrics.protocols import Protocol, get_protocol
-from det_ls.metrics.replicates import TP_IOU, replicate_sums
 from det_ls.metrics.table import DetectionTable, Floats, Ints, Matches
+from det_ls.uncertainty.replicates import TP_IOU, replicate_sums
 
 Target = Literal["tp", "iou"]
 THRESHOLDS = np.linspace(0.0, 0.95, 20)
@@ -182,7 +182,7 @@ def reliability_intervals(
 
     Args:
         table: Matched detections.
-        weights: (I, R) how often each image is in each replicate, see `det_ls.metrics.bootstrap.image_weights`.
+        weights: (I, R) how often each image is in each replicate, see `det_ls.uncertainty.bootstrap.image_weights`.
         target: ``tp`` or ``iou``, see `reliability_data`.
         protocol: ``det_ls`` or ``reference``.
         bins: Number of equal-width bins.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.coco import coco_evaluate, plain_id, read_detections, read_ground_truth
+from det_ls.data.coco import coco_evaluate, plain_id, read_detections, read_ground_truth
 from det_ls.metrics.table import OVERLAPPING, Bools, DetectionTable, Floats, Ints
 
 if TYPE_CHECKING:

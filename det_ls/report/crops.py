@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.metrics.operating_point import OperatingPoint
+from det_ls.evaluation.measure import DetectionMetrics
+from det_ls.evaluation.operating_point import OperatingPoint
 from det_ls.metrics.protocols import get_protocol
-from det_ls.metrics.replicates import TP_IOU
-from det_ls.metrics.summary import DetectionMetrics
 from det_ls.metrics.table import DetectionTable, Floats
+from det_ls.uncertainty.replicates import TP_IOU
 
 LIMIT = 12
 SIDE = 320  # pixels of a crop's longer side
@@ -88,7 +88,7 @@ class CaseFinder:
     Args:
         metrics: The numbers of a detector.
         detections: The COCO results that were evaluated, in the same order.
-        ground_truth: The COCO instances, as `det_ls.coco.read_ground_truth` returns them.
+        ground_truth: The COCO instances, as `det_ls.data.coco.read_ground_truth` returns them.
         point: The operating point.
 
     Raises:

@@ -11,12 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-import det_ls
-from det_ls.coco import read_ground_truth
-from det_ls.metrics.bootstrap import Comparison
-from det_ls.metrics.definitions import HEADLINE
-from det_ls.metrics.operating_point import operating_point
-from det_ls.metrics.summary import DetectionMetrics
+from det_ls.base.version import __version__
+from det_ls.data.coco import read_ground_truth
+from det_ls.evaluation.measure import DetectionMetrics
+from det_ls.evaluation.operating_point import operating_point
+from det_ls.evaluation.results import write_atomically
+from det_ls.metrics.catalogue import HEADLINE
 from det_ls.report import plots
 from det_ls.report.crops import CaseFinder
 from det_ls.report.plot_style import inline_svg
@@ -34,7 +34,7 @@ from det_ls.report.rows import (
     tiles,
 )
 from det_ls.report.words import comparison_findings, findings
-from det_ls.results import write_atomically
+from det_ls.uncertainty.bootstrap import Comparison
 
 _FIGURES: tuple[tuple[str, Callable[..., Figure], str], ...] = (
     (
@@ -168,7 +168,7 @@ def write_comparison(
         path: The file; its folder is made if need be.
         a: The numbers of the first detector.
         b: The numbers of the second detector, on the same images and under the same protocol.
-        comparisons: Their paired comparison, from `det_ls.metrics.bootstrap.compare_tables`.
+        comparisons: Their paired comparison, from `det_ls.uncertainty.bootstrap.compare_tables`.
         names: What to call them.
         title: What the page is about.
         protocol: Settings, versions and the weights' hashes of both, as for `write_report`.
@@ -260,7 +260,7 @@ def _common(title: str, protocol: Mapping[str, Any], evaluated: Mapping[str, Det
         rows += [
             ("floors", f"{floor.simulations:,} simulations of a perfectly calibrated detector with the same scores")
         ]
-    return {"title": title, "protocol": rows, "version": det_ls.__version__}
+    return {"title": title, "protocol": rows, "version": __version__}
 
 
 def _picture(figure: Figure, name: str, title: str, caption: str) -> Row:

@@ -9,15 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from det_ls.metrics.bootstrap import image_weights
+from det_ls.evaluation.measure import DetectionMetrics
+from det_ls.evaluation.operating_point import OperatingPoint
 from det_ls.metrics.calibration import Reliability
 from det_ls.metrics.curves import FreeResponse
-from det_ls.metrics.operating_point import OperatingPoint
 from det_ls.metrics.protocols import get_protocol
-from det_ls.metrics.replicates import TP_IOU, replicate_sums
-from det_ls.metrics.summary import DetectionMetrics
 from det_ls.metrics.table import Bools, Floats
 from det_ls.report.plot_style import INK, MUTED, PAPER, SMALL, Look, dress
+from det_ls.uncertainty.bootstrap import image_weights
+from det_ls.uncertainty.replicates import TP_IOU, replicate_sums
 
 FEW = 10
 

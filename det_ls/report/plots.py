@@ -15,13 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from det_ls.metrics.bootstrap import HIGHER_IS_BETTER, NEITHER_IS_BETTER, Comparison, image_weights
+from det_ls.evaluation.measure import DetectionMetrics
+from det_ls.evaluation.operating_point import operating_point
 from det_ls.metrics.calibration import Reliability
+from det_ls.metrics.catalogue import HEADLINE
 from det_ls.metrics.curves import FROC_RATES, MISS_RATE_POINTS, free_response, reliability_intervals
 from det_ls.metrics.curves import threshold_curve as compute_threshold_curve
-from det_ls.metrics.definitions import HEADLINE
-from det_ls.metrics.operating_point import operating_point
-from det_ls.metrics.summary import DetectionMetrics
 from det_ls.report.plot_parts import (
     FEW,
     around_zero,
@@ -57,6 +56,7 @@ from det_ls.report.plot_style import (
     nothing,
 )
 from det_ls.report.plot_style import save as save
+from det_ls.uncertainty.bootstrap import HIGHER_IS_BETTER, NEITHER_IS_BETTER, Comparison, image_weights
 
 TP_LABEL, IOU_LABEL = "precision (IoU ≥ 0.5)", "mean IoU"
 

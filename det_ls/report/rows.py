@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.metrics.bootstrap import Comparison, Interval
-from det_ls.metrics.definitions import HEADLINE
-from det_ls.metrics.floor import Floor
-from det_ls.metrics.summary import DetectionMetrics
+from det_ls.evaluation.measure import DetectionMetrics
+from det_ls.metrics.catalogue import HEADLINE
 from det_ls.report.crops import SIDE, Case, base_name, cut, read_image
 from det_ls.report.plots import verdict_of
 from det_ls.report.words import CALIBRATED, DASH, definition_text, describe, floor_verdict, interval_text, number
+from det_ls.uncertainty.bootstrap import Comparison, Interval
+from det_ls.uncertainty.floor import Floor
 
 Row = dict[str, Any]
 _SIGNED = frozenset({"signed_gap", "signed_gap_iou"})

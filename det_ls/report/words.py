@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from det_ls.metrics.bootstrap import Comparison, Interval
-from det_ls.metrics.definitions import HEADLINE
-from det_ls.metrics.floor import Floor
-from det_ls.metrics.operating_point import OperatingPoint
-from det_ls.metrics.summary import DetectionMetrics
+from det_ls.evaluation.measure import DetectionMetrics
+from det_ls.evaluation.operating_point import OperatingPoint
+from det_ls.metrics.catalogue import HEADLINE
+from det_ls.uncertainty.bootstrap import Comparison, Interval
+from det_ls.uncertainty.floor import Floor
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 CALIBRATED = "not distinguishable from calibrated"

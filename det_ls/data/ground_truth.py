@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The ground truth of a dataset split: its official COCO instances, or COCO instances built from its YOLO labels."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from det_ls.data.coco import Floats, ImageId, Json, examples, read_ground_truth
+
+# Ultralytics' own limits: what is beyond them makes it drop the image from its own validation.
+LARGEST_COORDINATE, SMALLEST_COORDINATE = 1.01, -0.01
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The objects of one dataset split.
+
+    Attributes:
+        coco: COCO instances: ``images``, ``annotations`` and ``categories``.
+        image_ids: The id of each image of the split by its path, in sorted order of the paths.
+        source: Where the objects come from: ``annotations`` (an official instances JSON) or ``labels`` (YOLO labels).
+    """
+
+    coco: Json
+    image_ids: dict[str, ImageId]
+    source: str
+
+
+def ground_truth_for(
+    data: Mapping[str, Any], split: str = "val", annotations: object = None, *, sample: str | None = None
+) -> GroundTruth:
+    """Return the ground truth of a dataset split: its official instances JSON if it has one, else its YOLO labels.
+
+    Args:
+        data: A resolved data YAML, as ``check_dataset`` returns it. Its key ``annotations`` names the official JSON of
+            the val split, or is a mapping from split to JSON; paths are relative to the dataset's root.
+        split: The split's key in ``data``.
+        annotations: Path or loaded content of an instances JSON to use instead.
+        sample: A text file that lists some of the split's images, to cut the ground truth to. The JSON may then list
+            more images than the split, as COCO's train JSON does.
+
+    Returns:
+        The ground truth.
+
+    Raises:
+        FileNotFoundError: If a named file does not exist.
+        ValueError: If the JSON is not valid or its images are not those of the split, or a label cannot be read.
+    """
+    what = "annotations"
+    if annotations is None:
+        declared = data.get("annotations")
+        if declared is not None and not isinstance(declared, (str, Mapping)):
+            raise ValueError(f"Expected annotations in the data YAML to be a path or a mapping, got {declared!r}.")
+        annotations = declared.get(split) if isinstance(declared, Mapping) else declared if split == "val" else None
+        if annotations is None:
+            return ground_truth_from_yolo(data if sample is None else {**data, split: sample}, split)
+        annotations = Path(data.get("path") or ".") / str(annotations)
+        what = "annotations (a key of the data YAML)"
+    coco = read_ground_truth(annotations, what)
+    ids = match_images(list_images(data[split]), coco, what, surplus=sample is not None)
+    if sample is not None:
+        ids = {path: ids[path] for path in list_images(sample)}
+        coco = _cut(coco, set(ids.values()))
+    return GroundTruth(coco, ids, "annotations")
+
+
+def ground_truth_from_yolo(data: Mapping[str, Any], split: str = "val") -> GroundTruth:
+    """Build COCO instances from the YOLO labels of a dataset split.
+
+    Image ids count from 1 in sorted order of the paths, category ids from 1 in order of the class indices. Boxes are
+    clipped to the image. Images without a label file, or with an empty one, are images without objects.
+
+    Args:
+        data: A resolved data YAML, as ``check_dataset`` returns it: ``names`` and the split's image source are used,
+            ``path`` and ``kpt_shape`` if they are there.
+        split: The split's key in ``data``.
+
+    Returns:
+        The ground truth.
+
+    Raises:
+        FileNotFoundError: If there are no images.
+        ValueError: If an image or a label line cannot be read.
+    """
+    from ultralytics.data.utils import img2label_paths
+    from ultralytics.utils import TQDM
+
+    paths = list_images(data[split])
+    names: Mapping[int, str] = data["names"]
+    keypoint_columns = math.prod(data.get("kpt_shape") or [0])
+    file_names = _file_names(paths, data.get("path"))
+    images: list[Json] = []
+    annotations: list[Json] = []
+    bar = TQDM(zip(paths, img2label_paths(list(paths)), strict=True), desc=f"Reading {split} labels", total=len(paths))
+    for image_id, (path, label_file) in enumerate(bar, start=1):
+        width, height = image_size(path)
+        images.append({"id": image_id, "file_name": file_names[image_id - 1], "width": width, "height": height})
+        for index, (x, y, w, h) in read_labels(label_file, len(names), keypoint_columns):
+            left, right = (min(max(edge * width, 0.0), float(width)) for edge in (x - w / 2, x + w / 2))
+            top, bottom = (min(max(edge * height, 0.0), float(height)) for edge in (y - h / 2, y + h / 2))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": index + 1,
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": (right - left) * (bottom - top),
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": index + 1, "name": str(name)} for index, name in sorted(names.items())]
+    coco = read_ground_truth({"images": images, "annotations": annotations, "categories": categories}, "the dataset")
+    return GroundTruth(coco, {path: i for i, path in enumerate(paths, start=1)}, "labels")
+
+
+def list_images(source: str | Sequence[str]) -> list[str]:
+    """List the images of a dataset split exactly as Ultralytics does.
+
+    Args:
+        source: A folder (searched with its subfolders), a text file with one image path a line, or a list of these.
+            In a text file, paths that start with ``./`` are relative to the file.
+
+    Returns:
+        Paths in sorted order.
+
+    Raises:
+        FileNotFoundError: If a source or an image of a text file does not exist, or there is no image.
+        ValueError: If an image is listed twice.
+    """
+    from ultralytics.data.utils import IMG_FORMATS
+
+    found: list[str] = []
+    for entry in [source] if isinstance(source, str) else source:
+        path = Path(entry)
+        if path.is_dir():
+            found += glob.glob(os.path.join(glob.escape(str(path)), "**", "*.*"), recursive=True)
+        elif path.is_file():
+            folder = str(path.parent) + os.sep
+            lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+            found += [line.replace("./", folder, 1) if line.startswith("./") else line for line in lines]
+        else:
+            raise FileNotFoundError(f"Expected a folder or list of images, got '{path}', which does not exist.")
+    images = sorted(f.replace("/", os.sep) for f in found if f.rpartition(".")[-1].lower() in IMG_FORMATS)
+    if not images:
+        raise FileNotFoundError(f"Expected images in {source!r}, got none of the formats that Ultralytics reads.")
+    if len(set(images)) < len(images):
+        repeated = [image for image, count in Counter(images).items() if count > 1]
+        raise ValueError(f"Expected each image of a split once, got {examples(repeated)} repeatedly.")
+    if missing := [image for image in images if not Path(image).is_file()]:
+        raise FileNotFoundError(f"Expected the images listed in {source!r} to exist, got none at {examples(missing)}.")
+    return images
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Read an image's width and height in pixels, turned by its EXIF orientation as the image itself will be.
+
+    Args:
+        path: An image file.
+
+    Returns:
+        Width and height.
+
+    Raises:
+        ValueError: If the file is not a readable image.
+    """
+    from PIL import Image
+    from ultralytics.data.utils import exif_size
+
+    try:
+        with Image.open(path) as image:
+            width, height = exif_size(image)
+    except (OSError, ImportError) as error:  # Ultralytics tries a plugin for HEIC on any file that Pillow cannot read
+        raise ValueError(f"Expected '{path}' to be an image, got a file that cannot be read as one.") from error
+    return int(width), int(height)
+
+
+def read_labels(file: str | Path, num_classes: int, keypoint_columns: int = 0) -> list[tuple[int, list[float]]]:
+    """Read a YOLO label file by Ultralytics' rules: polygons become boxes, and repeated lines count once.
+
+    Args:
+        file: A label file; one that does not exist means an image without objects.
+        num_classes: Number of classes K; indices are 0 to K - 1.
+        keypoint_columns: Numbers after the box that belong to keypoints and are left out.
+
+    Returns:
+        Class index and box ``[x_center, y_center, width, height]`` (fractions of the image) of each object.
+
+    Raises:
+        ValueError: If a line is not a valid label; the error names the file and the line.
+    """
+    path = Path(file)
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected label file '{path}' to be UTF-8 text, got other bytes.") from error
+    rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
+    if keypoint_columns:
+        rows = [(n, cells[:5] if len(cells) == 5 + keypoint_columns else cells) for n, cells in rows]
+    polygons = any(len(cells) > 6 for _, cells in rows)
+    labels, seen = [], set()
+    for number, cells in rows:
+        try:
+            values = np.array([float(cell) for cell in cells], dtype=np.float64)
+            label = _parse_label(values, polygons, num_classes)
+        except ValueError as error:
+            raise ValueError(f"Line {number} of label file '{path}' is not valid: {error}.") from error
+        key = values.astype(np.float32).tobytes()  # the precision in which Ultralytics compares lines
+        if key not in seen:
+            seen.add(key)
+            labels.append(label)
+    return labels
+
+
+def match_images(
+    paths: Iterable[str], gt: Json, what: str = "annotations", *, surplus: bool = False
+) -> dict[str, ImageId]:
+    """Find the image id of each image path by ``file_name``.
+
+    A path belongs to the entry with its base name; where several entries have that name, to the one whose whole
+    ``file_name`` is the end of the path.
+
+    Args:
+        paths: Image paths of a dataset split.
+        gt: COCO instances.
+        what: Name of the instances for error messages.
+        surplus: Whether entries without an image are allowed.
+
+    Returns:
+        Image id by path, in the order of ``paths``.
+
+    Raises:
+        ValueError: If images and entries do not correspond one to one, ``surplus`` entries aside.
+    """
+    entries: dict[str, list[tuple[tuple[str, ...], ImageId]]] = defaultdict(list)
+    for image in gt["images"]:
+        if not isinstance(image.get("file_name"), str):
+            raise ValueError(f"Expected every image of {what} to have a file_name, got none for id {image['id']!r}.")
+        parts = PurePath(image["file_name"].replace("\\", "/")).parts
+        entries[parts[-1] if parts else ""].append((parts, image["id"]))
+    ids: dict[str, ImageId] = {}
+    missing, ambiguous, owner = [], [], {}
+    for path in paths:
+        parts = Path(path).parts
+        found = entries.get(parts[-1], [])
+        if len(found) > 1:
+            found = [entry for entry in found if parts[-len(entry[0]) :] == entry[0]]
+            longest = max((len(entry[0]) for entry in found), default=0)
+            found = [entry for entry in found if len(entry[0]) == longest]
+        if not found:
+            missing.append(path)
+        elif len(found) > 1 or found[0][1] in owner:
+            ambiguous.append(path)
+        else:
+            ids[path] = found[0][1]
+            owner[found[0][1]] = path
+    if ambiguous:
+        raise ValueError(
+            f"Expected each image to have an entry of its own in {what}, got none for {examples(ambiguous)}."
+        )
+    unused = [] if surplus else [image["file_name"] for image in gt["images"] if image["id"] not in owner]
+    if missing or unused:
+        parts_of = [(missing, f"missing in {what}"), (unused, f"only in {what}")]
+        got = " and ".join(f"{len(files)} {where} ({examples(files)})" for files, where in parts_of if files)
+        raise ValueError(f"Expected the split and {what} to list the same images, got {got}.")
+    return ids
+
+
+def _parse_label(values: Floats, polygons: bool, num_classes: int) -> tuple[int, list[float]]:
+    """Check one label line's numbers and return its class and its box (x_center, y_center, width, height)."""
+    if not np.isfinite(values).all():
+        raise ValueError("expected finite numbers, got NaN or infinity")
+    if polygons:
+        if len(values) < 7 or len(values) % 2 == 0:
+            raise ValueError(f"expected a class and a polygon, as on other lines, got {len(values)} numbers")
+        points = values[1:].reshape(-1, 2)
+        low, high = points.min(0), points.max(0)
+        box = np.concatenate([(low + high) / 2, high - low])
+    else:
+        if len(values) != 5:
+            raise ValueError(f"expected a class and four box coordinates, got {len(values)} numbers")
+        box = values[1:]
+    index = float(values[0])
+    if not index.is_integer() or not 0 <= index < num_classes:
+        raise ValueError(f"expected a class index from 0 to {num_classes - 1}, got {index:g}")
+    if box.max() > LARGEST_COORDINATE:
+        raise ValueError(f"expected coordinates as fractions of the image, at most 1, got {box.max():g}")
+    if box.min() < SMALLEST_COORDINATE or box[2:].min() < 0:
+        raise ValueError(f"expected no negative coordinates, got {box.min():g}")
+    return int(index), box.tolist()
+
+
+def _file_names(paths: Sequence[str], root: object) -> list[str]:
+    """Name images by their path below the dataset's root, or below their common folder if some lie elsewhere."""
+    base = Path(str(root)) if root else Path()
+    if not root or not all(Path(path).is_relative_to(base) for path in paths):
+        base = Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]))
+        return [Path(os.path.abspath(path)).relative_to(base).as_posix() for path in paths]
+    return [Path(path).relative_to(base).as_posix() for path in paths]
+
+
+def _cut(coco: Json, ids: set[ImageId]) -> Json:
+    """Keep the images with these ids, and their annotations."""
+    return {
+        **coco,
+        "images": [image for image in coco["images"] if image["id"] in ids],
+        "annotations": [a for a in coco["annotations"] if a["image_id"] in ids],
+    }

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Predictions of a detector on a dataset split, by the stock Ultralytics validation pipeline.
+
+This is the only module that touches Ultralytics' validator. Letterboxing, rectangular batches, multi-label NMS and the
+scaling of boxes back to the original image are stock; only the metrics are replaced by keeping the boxes. Rounded as
+stock rounds them (boxes to 3 decimals, scores to 5), they are those of ``yolo val save_json=True``.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import ultralytics
+from numpy.typing import NDArray
+from torch import nn
+from ultralytics.data import YOLODataset
+from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.utils import DEFAULT_CFG_DICT, YAML, ops
+
+from det_ls.data.ground_truth import image_size
+from det_ls.evaluation.detector import Detector, load_detector, plain_names, quiet
+
+
+@dataclass(frozen=True)
+class ImagePredictions:
+    """The detections in one image, in the order in which the pipeline returned them.
+
+    Attributes:
+        path: The image file.
+        shape: Height and width of the decoded image, in pixels.
+        boxes: (n, 4) float32 boxes ``[left, top, width, height]`` in pixels of the original image.
+        scores: (n,) float32 scores in [0, 1].
+        classes: (n,) class indices of the model.
+    """
+
+    path: str
+    shape: tuple[int, int]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The detections in all images of a split, images without detections included.
+
+    Attributes:
+        images: One entry an image, in the pipeline's order.
+        names: The model's class names by index.
+        settings: The settings that were in force: ``imgsz``, ``batch``, ``conf``, ``iou`` (None without NMS),
+            ``max_det``, ``end2end`` and ``device``.
+    """
+
+    images: tuple[ImagePredictions, ...]
+    names: dict[int, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def predict(
+    model: object,
+    data: str | Path | Mapping[str, Any],
+    split: str = "val",
+    *,
+    imgsz: int = 640,
+    batch: int = 16,
+    conf: float = 0.001,
+    iou: float = 0.7,
+    max_det: int = 300,
+    device: object = None,
+    workers: int = 8,
+    end2end: bool | None = None,
+) -> Predictions:
+    """Predict a dataset split. Labels are not read, and nothing is written.
+
+    Args:
+        model: As in :func:`load_detector`. Settings that a checkpoint remembers from its training are not used.
+        data: A data YAML, or what ``check_dataset`` returned for it.
+        split: ``train``, ``val`` or ``test``.
+        imgsz: Length of the longer side of the model's input, in pixels.
+        batch: Images a batch.
+        conf: Smallest score that is kept.
+        iou: IoU above which NMS drops the lower-scored of two boxes of a class.
+        max_det: Detections an image at most. It stays at this value: recent Ultralytics raises its own default to the
+            largest number of objects in an image.
+        device: As in Ultralytics, for example ``cpu`` or ``0``; None chooses.
+        workers: Processes that load images; none are used on a CPU.
+        end2end: Whether to use the NMS-free head of an end-to-end model such as YOLO26. None uses it where there is
+            one, in every version; recent versions of ``yolo val`` use it with ``nms=False`` only, and the other head
+            with NMS by default, as False does here.
+
+    Returns:
+        The predictions.
+
+    Raises:
+        FileNotFoundError: If the model or the dataset does not exist.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, or the model or the dataset is not valid.
+    """
+    _check_validator()
+    check_settings(imgsz=imgsz, batch=batch, conf=conf, iou=iou, max_det=max_det, workers=workers)
+    detector = load_detector(model)
+    head = _head(detector, end2end)
+    if isinstance(data, Mapping):
+        resolved = data
+    else:
+        from det_ls.data.locate import check_dataset
+
+        resolved = check_dataset(data, split)
+    with tempfile.TemporaryDirectory(prefix="det-ls-") as folder, quiet():
+        # The pipeline takes a YAML. It gets the images only, under the model's own names: it has no use for labels.
+        images = Path(folder) / "images.yaml"
+        names = detector.names or resolved["names"]
+        content = {"path": str(resolved.get("path", ".")), "train": resolved[split], "val": resolved[split]}
+        YAML.save(images, {**content, "names": dict(names), "channels": resolved.get("channels", 3)})
+        validator = _Recorder(
+            save_dir=Path(folder),
+            args={
+                "task": "detect",
+                "mode": "val",
+                "data": str(images),
+                "split": "val",
+                "rect": True,
+                "plots": False,
+                "verbose": False,
+                "imgsz": imgsz,
+                "batch": batch,
+                "conf": conf,
+                "iou": iou,
+                "max_det": max_det,
+                "device": device,
+                "workers": workers,
+                **head,
+            },
+        )
+        # The module is fused and moved in place, so it works on a copy.
+        validator(model=detector.model if isinstance(detector.model, str) else copy.deepcopy(detector.model))
+    args = validator.args
+    return Predictions(
+        images=tuple(validator.recorded),
+        names=plain_names(validator.names),
+        settings={
+            "imgsz": args.imgsz,
+            "batch": args.batch,
+            "conf": args.conf,
+            "iou": None if validator.end2end else args.iou,
+            "max_det": args.max_det,
+            "end2end": bool(validator.end2end),
+            "device": str(validator.device),
+        },
+    )
+
+
+def check_settings(
+    *, imgsz: object, batch: object, conf: object, iou: object, max_det: object, workers: object
+) -> None:
+    """Check the settings of :func:`predict`: positive integers, and ``conf`` and ``iou`` from 0 to 1.
+
+    Raises:
+        TypeError: If one has the wrong type.
+        ValueError: If one is out of range.
+    """
+    for name, value, smallest in (
+        ("imgsz", imgsz, 1),
+        ("batch", batch, 1),
+        ("max_det", max_det, 1),
+        ("workers", workers, 0),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"Expected {name} to be an integer, got {value!r}.")
+        if value < smallest:
+            raise ValueError(f"Expected {name} to be at least {smallest}, got {value}.")
+    for name, number in (("conf", conf), ("iou", iou)):
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise TypeError(f"Expected {name} to be a number, got {number!r}.")
+        if not 0 <= number <= 1:
+            raise ValueError(f"Expected {name} to be from 0 to 1, got {number}.")
+
+
+class _ImageDataset(YOLODataset):
+    """The images of a split without their labels: no label is read, no cache file written, no image repaired."""
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """Return an empty label for each image, with the size that rectangular batches need."""
+        return [
+            {
+                "im_file": path,
+                "shape": image_size(path)[::-1],
+                "cls": np.zeros((0, 1), np.float32),
+                "bboxes": np.zeros((0, 4), np.float32),
+                "segments": [],
+                "keypoints": None,
+                "normalized": True,
+                "bbox_format": "xywh",
+            }
+            for path in self.im_files
+        ]
+
+    def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
+        """Read an image as stock does, with an error that says what is wrong when it cannot be decoded."""
+        try:
+            return super().load_image(i, *args, **kwargs)
+        except FileNotFoundError as error:  # stock's answer to any file that OpenCV cannot decode
+            raise ValueError(
+                f"Expected '{self.im_files[i]}' to be an image, got one that cannot be decoded."
+            ) from error
+
+
+class _Recorder(DetectionValidator):
+    """The stock validator, which keeps the boxes instead of measuring them."""
+
+    stride: Any
+    data: Any
+    recorded: list[ImagePredictions]
+
+    def build_dataset(self, img_path: Any, mode: str = "val", batch: int | None = None) -> YOLODataset:
+        """Build the split's images as stock builds them for validation."""
+        del mode
+        return _ImageDataset(
+            img_path=img_path,
+            imgsz=self.args.imgsz,
+            batch_size=batch,
+            augment=False,
+            hyp=self.args,
+            rect=self.args.rect,
+            stride=int(self.stride),
+            pad=0.5,
+            task="detect",
+            data=self.data,
+        )
+
+    def init_metrics(self, model: nn.Module) -> None:
+        """Start with no images."""
+        super().init_metrics(model)
+        self.recorded = []
+
+    def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
+        """Keep a batch's boxes in pixels of the original images, by the arithmetic of stock's JSON."""
+        for index, prediction in enumerate(preds):
+            prepared = self._prepare_batch(index, batch)
+            scaled = self.scale_preds(prediction, prepared)
+            boxes = ops.xyxy2xywh(scaled["bboxes"])
+            boxes[:, :2] -= boxes[:, 2:] / 2
+            height, width = prepared["ori_shape"]
+            self.recorded.append(
+                ImagePredictions(
+                    path=prepared["im_file"],
+                    shape=(int(height), int(width)),
+                    boxes=boxes.float().cpu().numpy().reshape(-1, 4),
+                    scores=scaled["conf"].float().cpu().numpy(),
+                    classes=scaled["cls"].cpu().numpy().astype(np.int64),
+                )
+            )
+
+    def get_desc(self) -> str:
+        """Return the progress bar's label."""
+        return "Predicting"
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return nothing: evaluation is pycocotools' part."""
+        return {}
+
+    def finalize_metrics(self) -> None:
+        """Do nothing."""
+
+    def print_results(self) -> None:
+        """Do nothing."""
+
+    def run_callbacks(self, event: str) -> None:
+        """Do nothing: loggers and analytics have no part in a measurement."""
+
+
+def _head(detector: Detector, end2end: bool | None) -> dict[str, Any]:
+    """Translate the choice of head into this version's argument."""
+    if end2end is not None and not isinstance(end2end, bool):
+        raise TypeError(f"Expected end2end to be True, False or None, got {end2end!r}.")
+    if not detector.end2end:
+        if end2end:
+            raise ValueError("Expected end2end=True only for a model with an NMS-free head, got one without.")
+        return {}
+    use = end2end is not False
+    module: Any = detector.model
+    if not use and module.model[-1].cv2 is None:  # removed when a model is fused for inference
+        raise ValueError("Expected end2end=False only for a model with its one-to-many head, got one without.")
+    if "end2end" in DEFAULT_CFG_DICT:
+        return {"end2end": use}
+    return {"nms": False if use else None}
+
+
+@lru_cache(maxsize=1)
+def _check_validator() -> None:
+    """Raise unless this version's validator has the methods that are overridden or called here.
+
+    A method may take more than what is expected of it, as long as that is optional.
+    """
+    expected = {
+        "build_dataset": ["self", "img_path", "mode", "batch"],
+        "init_metrics": ["self", "model"],
+        "update_metrics": ["self", "preds", "batch"],
+        "_prepare_batch": ["self", "si", "batch"],
+        "scale_preds": ["self", "predn", "pbatch"],
+    }
+    for name, parameters in expected.items():
+        method = getattr(DetectionValidator, name, None)
+        taken = [] if method is None else list(inspect.signature(method).parameters.values())
+        more = [
+            p
+            for p in taken[len(parameters) :]
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if [p.name for p in taken[: len(parameters)]] != parameters or more:
+            raise RuntimeError(
+                f"Ultralytics {ultralytics.__version__} is not supported: DetectionValidator.{name}"
+                f"({', '.join(parameters)}) is missing."
+            )

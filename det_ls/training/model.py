@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""``YOLO`` with the label-smoothing keys: an Ultralytics model that always trains with our trainer, or says why not."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ultralytics
+from ultralytics import RTDETR, YOLOE, YOLOWorld
+from ultralytics.engine import trainer as engine
+from ultralytics.engine.model import Model
+from ultralytics.utils import YAML, checks
+
+from det_ls.smoothing.settings import refuse_keys
+from det_ls.training.trainer import DetectionTrainer, LabelSmoothingTrainerMixin, check_keys
+
+TRAINERS: dict[str, type[LabelSmoothingTrainerMixin]] = {"detect": DetectionTrainer}
+
+
+def _refusing(base: type, mode: str, why: str) -> Callable[..., Any]:
+    """Make a method that refuses the label-smoothing keys and is otherwise Ultralytics' own."""
+    stock = getattr(base, mode)
+
+    @functools.wraps(stock)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        refuse_keys(_with_cfg(kwargs), why)
+        return stock(self, *args, **kwargs)
+
+    return method
+
+
+def _mode_refusal(mode: str) -> str:
+    """Say why a mode other than train refuses the keys."""
+    if mode == "tune":
+        return "expected in train mode only, got mode 'tune', whose runs are stock processes that would drop it."
+    return f"expected in train mode only, got mode {mode!r}, where it would have no effect."
+
+
+class YOLO(ultralytics.YOLO):
+    """``ultralytics.YOLO`` whose ``train`` understands ``label_smoothing`` and its companions.
+
+    Everything else is the parent's. The keys are refused, never dropped, where they cannot take effect: modes other
+    than train, tasks and trainers without support, YOLO-World, YOLOE and RT-DETR models.
+
+    Examples:
+        >>> model = YOLO("yolo11n.yaml")
+        >>> model.predict("image.jpg", label_smoothing=0.1)
+        Traceback (most recent call last):
+            ...
+        ValueError: label_smoothing: expected in train mode only, got mode 'predict', where it would have no effect.
+    """
+
+    def __init__(
+        self, model: str | Path | Model = "yolo26n.pt", task: str | None = None, verbose: bool = False
+    ) -> None:
+        """Load or build a model as Ultralytics does.
+
+        Args:
+            model: As in Ultralytics.
+            task: As in Ultralytics.
+            verbose: As in Ultralytics.
+
+        Raises:
+            ValueError: If the file is no readable checkpoint.
+        """
+        try:
+            super().__init__(model, task, verbose)
+        except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:  # as versions differ
+            if isinstance(model, (str, Path)) and Path(model).is_file() and Path(model).suffix == ".pt":
+                raise ValueError(
+                    f"model: expected a readable checkpoint, got {str(model)!r}, which is not one."
+                ) from error
+            raise
+        if not isinstance(self, YOLO):  # Ultralytics swapped the class for another family's
+            self.__class__ = next(guard for family, guard in _GUARDS.items() if issubclass(type(self), family))
+
+    def train(self, trainer: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Train with the stock Ultralytics trainer and, if asked for, smoothed classification targets.
+
+        Args:
+            trainer: A trainer class; with label-smoothing keys it must derive from
+                :class:`det_ls.training.trainer.LabelSmoothingTrainerMixin`. None selects the task's own.
+            **kwargs: Ultralytics' training arguments and the keys of :class:`det_ls.smoothing.settings.LabelSmoothing`;
+                ``cfg=`` names a YAML that may hold either.
+
+        Returns:
+            What Ultralytics' ``train`` returns.
+
+        Raises:
+            FileNotFoundError: If the similarity table does not exist.
+            TypeError: If a key is unknown or has the wrong type.
+            ValueError: If a key is out of range, does not fit the data, or cannot take effect here.
+        """
+        arguments = _with_cfg(kwargs)
+        if trainer is None:
+            trainer = TRAINERS.get(str(self.task))
+        if trainer is None:
+            refuse_keys(arguments, f"expected a task among {', '.join(TRAINERS)}, got {self.task!r}.")
+        elif not (inspect.isclass(trainer) and issubclass(trainer, LabelSmoothingTrainerMixin)):
+            name = getattr(trainer, "__name__", repr(trainer))
+            refuse_keys(arguments, f"expected a trainer derived from det_ls.DetectionTrainer, got {name}.")
+        else:
+            check_keys(arguments)
+            if isinstance(arguments.get("data"), (list, tuple)) and not hasattr(engine, "MultiTrainer"):
+                raise ValueError(
+                    f"data: expected one data set with ultralytics {ultralytics.__version__}, got several."
+                )
+        return super().train(trainer=trainer, **kwargs)
+
+    val = _refusing(ultralytics.YOLO, "val", _mode_refusal("val"))
+    predict = _refusing(ultralytics.YOLO, "predict", _mode_refusal("predict"))
+    track = _refusing(ultralytics.YOLO, "track", _mode_refusal("track"))
+    export = _refusing(ultralytics.YOLO, "export", _mode_refusal("export"))
+    benchmark = _refusing(ultralytics.YOLO, "benchmark", _mode_refusal("benchmark"))
+    tune = _refusing(ultralytics.YOLO, "tune", _mode_refusal("tune"))
+
+
+def _guarded(family: type) -> type:
+    """Derive a class that refuses the keys in every mode from a family that label smoothing does not support."""
+    why = f"expected a YOLO detection model, got a {family.__name__} model, which label_smoothing does not support."
+    modes = ("train", "val", "predict", "track", "export", "benchmark", "tune")
+    return type(family.__name__, (family,), {mode: _refusing(family, mode, why) for mode in modes})
+
+
+_GUARDS: dict[type, type] = {family: _guarded(family) for family in (YOLOWorld, YOLOE, RTDETR)}
+
+
+def _with_cfg(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Merge the file that ``cfg=`` names below the keywords, as Ultralytics does."""
+    if not kwargs.get("cfg"):
+        return kwargs
+    return {**YAML.load(checks.check_yaml(kwargs["cfg"])), **kwargs}

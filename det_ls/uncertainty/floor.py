@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The floor of a calibration error: what the same scores would give if they were perfectly calibrated.
+
+A binned error of finitely many detections is above 0 for a perfect detector too: 1,600 detections in 80 classes and 25
+bins can read 0.20. The floor simulates targets whose expectation is the score and computes the error again.
+
+- True positives: y ~ Bernoulli(s).
+- IoU: y = B * U, with U drawn from the observed IoUs above 0 of true positives, of mean m, and
+  B ~ Bernoulli(min(1, s / m)). Where s > m, U is stretched towards 1 to mean s, as 1 - (1 - U) * (1 - s) / (1 - m). So
+  E[y] = s, and y in [0, 1].
+
+Two choices matter under the protocol `reference` only. At IoU threshold 0 it has true positives that touch no object:
+their target is 0 as that of a false positive, so B stands for them, and U leaves them out. Its LaACE counts ignored
+detections, with IoU 0: the floor of LaACE counts them too, and they draw their targets as all others do, since perfect
+calibration asks E[y] = s of every detection that is counted. The more are ignored, the further real scores lie above.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from det_ls.metrics.calibration import DECE_BINS, LAECE_BINS, bin_index, equal_mass_ends
+from det_ls.metrics.lrp import optimal_lrp
+from det_ls.metrics.protocols import Protocol, get_protocol, lrp_optimal_mask
+from det_ls.metrics.table import DetectionTable, Floats
+from det_ls.uncertainty.replicates import LAECE_TAUS, TP_IOU, laece_key
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Simulated errors of a perfectly calibrated detector with the same scores.
+
+    Attributes:
+        median: Median of the simulations.
+        p95: 95th percentile of the simulations.
+        simulations: Their number.
+        class_median: (C,) medians by class, NaN where undefined; None for an error over all classes together.
+        class_p95: (C,) 95th percentiles by class, likewise.
+    """
+
+    median: float
+    p95: float
+    simulations: int
+    class_median: Floats | None = None
+    class_p95: Floats | None = None
+
+    def verdict(self, value: float) -> str:
+        """Read an error against the floor.
+
+        Args:
+            value: The error of the real targets.
+
+        Returns:
+            ``not distinguishable from calibrated`` at or below the 95th percentile, else ``above the floor``.
+
+        Example:
+            >>> Floor(median=0.18, p95=0.2, simulations=200).verdict(0.19)
+            'not distinguishable from calibrated'
+        """
+        return "not distinguishable from calibrated" if value <= self.p95 else "above the floor"
+
+
+def calibration_floors(
+    table: DetectionTable, *, protocol: str = "det_ls", simulations: int = 100, seed: int = 0
+) -> dict[str, Floor]:
+    """Simulate the calibration errors that the table's scores would give if they were perfectly calibrated.
+
+    Args:
+        table: Matched detections.
+        protocol: ``det_ls`` or ``reference``.
+        simulations: Number of simulations.
+        seed: Seed of the simulations.
+
+    Returns:
+        Floors of ``DECE``, ``DECE_equal_mass``, and LaECE and LaACE at each IoU threshold and at the LRP-optimal
+        thresholds; an error that is undefined, or for IoU targets has no true positive to draw from, is left out.
+
+    Raises:
+        ValueError: There are no simulations, or no such protocol.
+    """
+    if simulations < 1:
+        raise ValueError(f"simulations must be at least 1, got {simulations}.")
+    rules = get_protocol(protocol)
+    thresholds = optimal_lrp(table, rules.matches(table, 0.0), split_ties=rules.split_ties).threshold
+    chosen = lrp_optimal_mask(table, thresholds, rules)
+    pooled = _PooledErrors(table, rules)
+    by_class = [_ClassErrors(laece_key(tau), table, tau, None, rules) for tau in LAECE_TAUS]
+    by_class.append(_ClassErrors("LaECE0_lrpopt", table, 0.0, chosen, rules))
+    rng = np.random.default_rng(seed)
+    drawn: list[list[tuple[Floats, Floats]]] = [[] for _ in by_class]
+    pooled_drawn: list[tuple[float, float]] = []
+    for _ in range(simulations):
+        # The errors share their draws, which saves time; each one's floor is what it would be with its own. Single
+        # precision saves more, and rounds a probability by 6e-8 at most.
+        uniform = rng.random(table.n_detections, dtype=np.float32)
+        pooled_drawn.append(pooled.draw(uniform))
+        for errors, found in zip(by_class, drawn, strict=True):
+            found.append(errors.draw(uniform, rng))
+    floors: dict[str, Floor] = {}
+    if pooled.defined:
+        for column, key in enumerate(("DECE", "DECE_equal_mass")):
+            floors[key] = _floor(np.array(pooled_drawn)[:, column])
+    for errors, found in zip(by_class, drawn, strict=True):
+        if errors.defined:
+            for column, key in enumerate((errors.key, errors.key.replace("LaECE", "LaACE"))):
+                floor = _class_floor(rules.class_errors(np.array([f[column] for f in found]), table.has_gt))
+                if floor is not None:
+                    floors[key] = floor
+    return floors
+
+
+class IoUSimulator:
+    """Draws IoU targets whose expectation is the score.
+
+    Args:
+        score: (N,) scores in [0, 1].
+        tp_iou: Observed IoUs of true positives, at least one, all above 0.
+        rows: (N,) detections that count; the others always get 0. By default all.
+    """
+
+    def __init__(self, score: Floats, tp_iou: Floats, rows: NDArray[np.bool_] | None = None) -> None:
+        self._tp_iou = tp_iou
+        mean = float(tp_iou.mean())
+        counted = np.ones(len(score), bool) if rows is None else rows
+        self._probability = np.where(counted, score / mean, 0.0).astype(np.float32)
+        self._above = score > mean
+        self._stretch = (1 - score) / (1 - mean) if mean < 1 else np.zeros_like(score)
+
+    def __call__(self, uniform: NDArray[np.float32], rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
+        """Draw once.
+
+        Args:
+            uniform: (N,) uniform draws from [0, 1), which decide between an IoU and 0.
+            rng: Source of the IoUs.
+
+        Returns:
+            Places of the targets above 0, and their values in [0, 1].
+        """
+        hit = np.flatnonzero(uniform < self._probability)
+        drawn = self._tp_iou[rng.integers(len(self._tp_iou), size=len(hit))]
+        above = np.flatnonzero(self._above[hit])
+        drawn[above] = 1 - (1 - drawn[above]) * self._stretch[hit[above]]
+        return hit, drawn
+
+
+class _PooledErrors:
+    """D-ECE over all classes together, with equal-width and equal-mass bins."""
+
+    def __init__(self, table: DetectionTable, protocol: Protocol) -> None:
+        counted = protocol.counted(table, protocol.matches(table, TP_IOU))
+        rows = np.flatnonzero(counted)
+        rows = rows[np.argsort(table.score[rows], kind="stable")]
+        score = table.score[rows]
+        self._n = len(rows)
+        self.defined = self._n > 0
+        self._probability = np.where(counted, table.score, 0.0).astype(np.float32)
+        self._width_bins = bin_index(table.score, DECE_BINS)
+        self._mass_bins = np.zeros(table.n_detections, np.int64)
+        ends = equal_mass_ends(self._n, DECE_BINS)
+        self._mass_bins[rows] = np.searchsorted(ends, np.arange(self._n), side="right")
+        self._width_sum, self._mass_sum = (
+            np.bincount(bins[rows], weights=score, minlength=DECE_BINS) for bins in (self._width_bins, self._mass_bins)
+        )
+
+    def draw(self, uniform: NDArray[np.float32]) -> tuple[float, float]:
+        """Simulate both errors once."""
+        hit = np.flatnonzero(uniform < self._probability)
+        width, mass = (
+            float(np.abs(total - np.bincount(bins[hit], minlength=DECE_BINS)).sum() / max(self._n, 1))
+            for total, bins in ((self._width_sum, self._width_bins), (self._mass_sum, self._mass_bins))
+        )
+        return width, mass
+
+
+class _ClassErrors:
+    """LaECE and LaACE of each class at one IoU threshold."""
+
+    def __init__(
+        self, key: str, table: DetectionTable, tau: float, keep: NDArray[np.bool_] | None, protocol: Protocol
+    ) -> None:
+        self.key = key
+        matches = protocol.matches(table, tau)
+        counted = protocol.counted(table, matches)
+        counted = counted if keep is None else counted & keep
+        tp_iou = matches.iou[counted & matches.tp]
+        tp_iou = tp_iou[tp_iou > 0]
+        self.defined = len(tp_iou) > 0
+        if not self.defined:
+            return
+        self._n, self._score, self._cls = table.n_classes, table.score, table.cls
+        absolute = table.has_gt[table.cls] & (True if keep is None else keep) if protocol.laace_ignored else counted
+        self._simulate = IoUSimulator(table.score, tp_iou, absolute)
+        self._counted = counted.astype(np.float64)
+        self._cells = table.cls.astype(np.int64) * LAECE_BINS + bin_index(table.score, LAECE_BINS)
+        score = table.score[counted]
+        self._cell_sum = np.bincount(self._cells[counted], weights=score, minlength=self._n * LAECE_BINS)
+        self._class_sum = np.bincount(table.cls[absolute], weights=table.score[absolute], minlength=self._n)
+        self._count, self._absolute_count = (self._count_of(table.cls[rows]) for rows in (counted, absolute))
+
+    def _count_of(self, cls: NDArray[np.integer]) -> Floats:
+        count = np.bincount(cls, minlength=self._n).astype(np.float64)
+        return np.where(count > 0, count, np.nan)
+
+    def draw(self, uniform: NDArray[np.float32], rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Simulate the errors of each class once, (C,) both; NaN for a class without detections."""
+        if not self.defined:
+            return np.zeros(0), np.zeros(0)
+        hit, target = self._simulate(uniform, rng)
+        binned = target * self._counted[hit]
+        gaps = self._cell_sum - np.bincount(self._cells[hit], weights=binned, minlength=len(self._cell_sum))
+        # |s - y| is s where nothing was drawn, so only the hits change its sum.
+        score = self._score[hit]
+        change = np.bincount(self._cls[hit], weights=np.abs(score - target) - score, minlength=self._n)
+        errors = np.abs(gaps).reshape(self._n, LAECE_BINS).sum(1) / self._count
+        return errors, (self._class_sum + change) / self._absolute_count
+
+
+def _class_floor(errors: Floats) -> Floor | None:
+    """Summarise (simulations, C) errors, with NaN where the mean leaves a class out; None if it always does."""
+    known = ~np.isnan(errors)
+    classes, rows = known.any(0), known.any(1)
+    if not rows.any():
+        return None
+    median, p95 = np.full(errors.shape[1], np.nan), np.full(errors.shape[1], np.nan)
+    median[classes] = np.nanmedian(errors[:, classes], axis=0)
+    p95[classes] = np.nanquantile(errors[:, classes], 0.95, axis=0)
+    return replace(_floor(np.nanmean(errors[rows], axis=1)), class_median=median, class_p95=p95)
+
+
+def _floor(values: Floats) -> Floor:
+    return Floor(float(np.median(values)), float(np.quantile(values, 0.95)), len(values))
