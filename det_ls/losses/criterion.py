@@ -216,7 +216,8 @@ def smoothed_criterion(model: nn.Module, **keys: Any) -> Any:
     Args:
         model: A detection model with ``args``, not wrapped for parallel training.
         **keys: The label-smoothing keys (:class:`det_ls.smoothing.settings.LabelSmoothing`).
-            ``label_smoothing_schedule`` is accepted and starts at its first epoch: :func:`set_smoothing_matrix` moves it on.
+            ``label_smoothing_schedule`` is accepted and starts at its first epoch:
+            :func:`set_smoothing_matrix` moves it on.
 
     Returns:
         ``model.init_criterion()`` itself when every epsilon is 0; else a :class:`LabelSmoothingDetectionLoss`, or an

@@ -153,7 +153,7 @@ def test_stock_ultralytics_makes_the_phantom_when_it_is_missing(tmp_path, monkey
     from ultralytics.data import utils
 
     monkeypatch.setattr(utils, "DATASETS_DIR", tmp_path)
-    monkeypatch.setattr(phantom, "write_phantom", functools.partial(write_phantom, train=2, val=1))
+    monkeypatch.setattr("det_ls.phantom.write_phantom", functools.partial(write_phantom, train=2, val=1))
     monkeypatch.chdir(tmp_path)
     data = utils.check_det_dataset(str(DATA_FILE))
     assert len(list(Path(data["train"]).glob("*.png"))) == 2
