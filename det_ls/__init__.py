@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from det_ls.evaluation.evaluate import evaluate_detections as evaluate_detections
     from det_ls.evaluation.results import Evaluation as Evaluation
     from det_ls.losses.criterion import LabelSmoothingDetectionLoss as LabelSmoothingDetectionLoss
-    from det_ls.losses.criterion import smoothed_criterion as smoothed_criterion
+    from det_ls.losses.families import smoothed_criterion as smoothed_criterion
     from det_ls.smoothing.matrix import smooth_targets as smooth_targets
     from det_ls.smoothing.matrix import smoothing_matrix as smoothing_matrix
     from det_ls.training.model import YOLO as YOLO
-    from det_ls.training.trainer import DetectionTrainer as DetectionTrainer
+    from det_ls.training.tasks import DetectionTrainer as DetectionTrainer
 
 _HOME = {
     "YOLO": "training.model",
-    "DetectionTrainer": "training.trainer",
+    "DetectionTrainer": "training.tasks",
     "LabelSmoothingDetectionLoss": "losses.criterion",
-    "smoothed_criterion": "losses.criterion",
+    "smoothed_criterion": "losses.families",
     "smooth_targets": "smoothing.matrix",
     "smoothing_matrix": "smoothing.matrix",
     "Evaluation": "evaluation.results",

@@ -33,7 +33,7 @@ from torch.profiler import ProfilerActivity, profile  # noqa: E402
 from ultralytics.cfg import get_cfg  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel  # noqa: E402
 
-from det_ls.losses.criterion import halves, smoothed_criterion  # noqa: E402
+from det_ls.losses.families import halves, smoothed_criterion  # noqa: E402
 
 EPSILON = 0.1
 LARGE_CLASSES, LARGE_BATCH, BATCH = 1000, 4, 8
@@ -107,7 +107,7 @@ def decide(criteria: dict[str, Any], steps: dict[str, Callable[[], None]]) -> No
     if any(half.form != "lean" for half in halves(criteria["ours"])):
         print("the guard chose the dense form", file=sys.stderr)
     for half in halves(criteria["dense"]):
-        half._take_form("dense")
+        half.use("dense")
 
 
 def seconds(step: Callable[[], None], device: torch.device) -> float:

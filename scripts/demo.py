@@ -20,7 +20,8 @@ COLUMNS = ("AP", "AP50", "AP75", "LaECE0", "DECE", "signed_gap")
 
 
 def main() -> int:
-    from det_ls.cli.main import check_known, key_values, run
+    from det_ls.cli.grammar import check_known, key_values
+    from det_ls.cli.main import run
 
     def command() -> None:
         arguments = key_values(sys.argv[1:])

@@ -24,7 +24,8 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
         The :class:`det_ls.Evaluation`.
     """
     from det_ls import evaluate
-    from det_ls.cli.main import arguments_of, key_values, passthrough
+    from det_ls.cli.grammar import arguments_of, key_values
+    from det_ls.cli.train import passthrough
     from det_ls.data.coco import read_ground_truth
 
     words = list(words)

@@ -180,7 +180,7 @@ def _headline() -> tuple[str, ...]:
 
 def _arguments(words: Sequence[str], mode: str, known: Iterable[str], required: Iterable[str]) -> dict[str, Any]:
     """Parse the words of a mode and check them against what it takes."""
-    from det_ls.cli.main import check_known, key_values
+    from det_ls.cli.grammar import check_known, key_values
 
     arguments = key_values(words)
     refuse_keys(arguments, f"expected in train mode only, got mode {mode!r}, where it would have no effect.")

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
+from det_ls.stock.patches import datasets_folder
+
 ENVIRONMENT_VARIABLE = "DET_LS_DATA"
 _YAML_SUFFIXES = (".yaml", ".yml")
-_stock_roots: list[Path] = []  # Ultralytics' own datasets folder, once per active dataset_root()
 
 
 def local_data_file(data: object) -> Path | None:
@@ -115,16 +116,8 @@ def dataset_root(data: object) -> Iterator[None]:
     if not os.environ.get(ENVIRONMENT_VARIABLE):
         yield
         return
-    from ultralytics.data import utils
-
-    previous = utils.DATASETS_DIR
-    _stock_roots.append(_stock_roots[-1] if _stock_roots else previous)
-    utils.DATASETS_DIR = _root_of(data) or _stock_roots[-1]
-    try:
+    with datasets_folder(_root_of(data)):
         yield
-    finally:
-        utils.DATASETS_DIR = previous
-        _stock_roots.pop()
 
 
 def check_dataset(data: str | Path, split: str = "val") -> dict[str, Any]:

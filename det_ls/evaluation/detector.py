@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -19,9 +17,11 @@ from ultralytics.engine.exporter import export_formats
 from ultralytics.engine.model import Model
 from ultralytics.nn.modules import OBB, Detect, Pose, Segment, WorldDetect, YOLOEDetect
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import LOGGER, SETTINGS
+from ultralytics.utils import SETTINGS
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.torch_utils import unwrap_model
+
+from det_ls.stock.logs import quiet
 
 _OTHER_HEADS = (Segment, Pose, OBB, WorldDetect, YOLOEDetect)  # subclasses of Detect with validators of their own
 
@@ -158,17 +158,3 @@ def _state_hash(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Drop Ultralytics' log lines below warnings. Raising the log level instead would hide progress bars too."""
-
-    def is_warning(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING
-
-    LOGGER.addFilter(is_warning)
-    try:
-        yield
-    finally:
-        LOGGER.removeFilter(is_warning)

@@ -9,17 +9,14 @@ stock rounds them (boxes to 3 decimals, scores to 5), they are those of ``yolo v
 from __future__ import annotations
 
 import copy
-import inspect
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import ultralytics
 from numpy.typing import NDArray
 from torch import nn
 from ultralytics.data import YOLODataset
@@ -27,7 +24,18 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG_DICT, YAML, ops
 
 from det_ls.data.ground_truth import image_size
-from det_ls.evaluation.detector import Detector, load_detector, plain_names, quiet
+from det_ls.evaluation.detector import Detector, load_detector, plain_names
+from det_ls.stock.expect import Method, expect
+from det_ls.stock.logs import quiet
+
+# The methods of the validator that are overridden or called here.
+ASSUMPTIONS = (
+    Method(DetectionValidator, "build_dataset", ("img_path", "mode", "batch"), only=True),
+    Method(DetectionValidator, "init_metrics", ("model",), only=True),
+    Method(DetectionValidator, "update_metrics", ("preds", "batch"), only=True),
+    Method(DetectionValidator, "_prepare_batch", ("si", "batch"), only=True),
+    Method(DetectionValidator, "scale_preds", ("predn", "pbatch"), only=True),
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def predict(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range, or the model or the dataset is not valid.
     """
-    _check_validator()
+    expect("validator", *ASSUMPTIONS)
     check_settings(imgsz=imgsz, batch=batch, conf=conf, iou=iou, max_det=max_det, workers=workers)
     detector = load_detector(model)
     head = _head(detector, end2end)
@@ -293,31 +301,3 @@ def _head(detector: Detector, end2end: bool | None) -> dict[str, Any]:
     if "end2end" in DEFAULT_CFG_DICT:
         return {"end2end": use}
     return {"nms": False if use else None}
-
-
-@lru_cache(maxsize=1)
-def _check_validator() -> None:
-    """Raise unless this version's validator has the methods that are overridden or called here.
-
-    A method may take more than what is expected of it, as long as that is optional.
-    """
-    expected = {
-        "build_dataset": ["self", "img_path", "mode", "batch"],
-        "init_metrics": ["self", "model"],
-        "update_metrics": ["self", "preds", "batch"],
-        "_prepare_batch": ["self", "si", "batch"],
-        "scale_preds": ["self", "predn", "pbatch"],
-    }
-    for name, parameters in expected.items():
-        method = getattr(DetectionValidator, name, None)
-        taken = [] if method is None else list(inspect.signature(method).parameters.values())
-        more = [
-            p
-            for p in taken[len(parameters) :]
-            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]
-        if [p.name for p in taken[: len(parameters)]] != parameters or more:
-            raise RuntimeError(
-                f"Ultralytics {ultralytics.__version__} is not supported: DetectionValidator.{name}"
-                f"({', '.join(parameters)}) is missing."
-            )

@@ -1,18 +1,91 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Compare two forms of a criterion on a small piece of a real training batch."""
+"""Whether the lean form may be used: compared on a small piece of a real training batch, agreed on by all processes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from det_ls.losses.dense import dense_form
+from det_ls.losses.form import CurrentMatrix, stock_form
+from det_ls.losses.lean.term import lean_form
+
 MAX_IMAGES = 2
 IMAGE_KEYS = {"img", "masks", "sem_masks"}  # one row an image, even where a batch has as many objects as images
 Predictions = dict[str, Any]
 Loss = Callable[[Predictions, dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a batch says of the lean form.
+
+    Attributes:
+        right: Whether it is right; None if the batch does not tell.
+        reason: What is wrong, as the end of a sentence.
+    """
+
+    right: bool | None
+    reason: str = ""
+
+
+def judge(stock: Any, matrix: Tensor, preds: Predictions, batch: dict[str, Any]) -> Verdict:
+    """Compare lean with dense at the run's own P, and with stock at P = I.
+
+    The forms are built for the purpose: nothing of the run is changed.
+
+    Args:
+        stock: The stock criterion.
+        matrix: P of shape (K, K), as the run uses it.
+        preds: The head's outputs.
+        batch: The training batch that belongs to them.
+
+    Returns:
+        The verdict; undecided if no anchor is foreground, or the reference itself is not finite.
+    """
+    limit = tolerance(preds["scores"].dtype)
+    try:
+        if not has_objects(batch):
+            return Verdict(None)
+        preds, batch = excerpt(preds, batch)
+        # Stock in double: its float32 loss cancels on background (see DenseSmoothedBCE).
+        for name, outputs in (("dense", preds), ("stock", in_double(preds))):
+            current = CurrentMatrix(torch.eye(len(matrix)) if name == "stock" else matrix, matrix.device)
+            lean = lean_form(stock, current)
+            reference = stock_form(stock) if name == "stock" else dense_form(stock, current)
+            difference = largest_difference(lean.loss, reference.loss, outputs, batch)
+            if difference is None or not lean.criterion.bce.foreground:
+                return Verdict(None)
+            if difference > limit:
+                return Verdict(False, f"differs from the {name} one by {difference:.1e} (more than {limit:.0e})")
+    # Whatever an unknown version makes go wrong here, out of memory included, must not stop or halve the run: the
+    # dense form is stock's own method, and the warning says what happened.
+    except Exception as error:
+        return Verdict(False, f"fails ({type(error).__name__}: {error})")
+    return Verdict(True)
+
+
+def agree(right: bool | None, device: torch.device) -> bool | None:
+    """Take the vote of all processes of a distributed run.
+
+    Args:
+        right: What this process found.
+        device: A device that the processes' backend can reduce on.
+
+    Returns:
+        False if one process says so, None if one does not know yet, else True.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return right
+    votes = torch.tensor([right is False, right is None], dtype=torch.int32, device=device)
+    distributed.all_reduce(votes, op=distributed.ReduceOp.MAX)
+    wrong, undecided = votes.tolist()
+    return False if wrong else None if undecided else True
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -88,7 +161,7 @@ def in_double(preds: Predictions) -> Predictions:
     }
 
 
-def largest_difference(ours: Loss, reference: Loss, preds: Predictions, batch: dict[str, Any]) -> float:
+def largest_difference(ours: Loss, reference: Loss, preds: Predictions, batch: dict[str, Any]) -> float | None:
     """Compare loss and gradients of two forms.
 
     Args:
@@ -99,9 +172,13 @@ def largest_difference(ours: Loss, reference: Loss, preds: Predictions, batch: d
 
     Returns:
         The largest of the norm-relative differences of the loss and of each output's gradient; NaN counts as infinite.
+        None if the reference is not finite, as with a logit that is not: then the batch says nothing of our form.
     """
+    reference_outcome = _outcome(reference, preds, batch)
+    if not all(bool(torch.isfinite(value).all()) for value in reference_outcome):
+        return None
     differences = []
-    for got, wanted in zip(_outcome(ours, preds, batch), _outcome(reference, preds, batch), strict=True):
+    for got, wanted in zip(_outcome(ours, preds, batch), reference_outcome, strict=True):
         norm = wanted.norm().clamp_min(torch.finfo(wanted.dtype).tiny)
         differences.append(float((got - wanted).norm() / norm))
     return max((d if d == d else float("inf")) for d in differences)

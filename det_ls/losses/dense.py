@@ -1,37 +1,39 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The two forms of the smoothed classification term: dense, the reference, and lean, what runs."""
+"""The dense form: stock's own method with only ``bce`` replaced. It is the reference, and needs no trick.
+
+It is also what a run uses when the lean form does not reproduce it.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from det_ls.losses.lean.kernel import SOFTPLUS_THRESHOLD, foreground_bce_sum
-from det_ls.losses.lean.scores import LazyScores
+from det_ls.losses.form import CurrentMatrix, Form, with_parts
+from det_ls.losses.lean.kernel import SOFTPLUS_THRESHOLD
 from det_ls.smoothing.matrix import apply_smoothing
 
 
-class AssignerWithLabels(Protocol):
-    """An assigner that keeps the labels, (B, A), of its latest call."""
+class DenseSmoothedBCE(nn.Module):
+    """Element-wise binary cross-entropy against dense targets that are smoothed first.
 
-    det_ls_labels: Tensor
+    Examples:
+        >>> matrix = CurrentMatrix(torch.tensor([[0.9, 0.1], [0.1, 0.9]]), torch.device("cpu"))
+        >>> DenseSmoothedBCE(matrix)(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
+        tensor([[0.6931, 0.6931]])
+    """
 
-
-class DenseSmoothedBCE(nn.BCEWithLogitsLoss):
-    """Element-wise binary cross-entropy against dense targets that are smoothed first: the reference."""
-
-    matrix: Tensor
-
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: CurrentMatrix) -> None:
         """Hold the smoothing matrix.
 
         Args:
-            matrix: P of shape (K, K).
+            matrix: P, which may change between calls.
         """
-        super().__init__(reduction="none")
-        self.register_buffer("matrix", matrix)
+        super().__init__()
+        self.matrix = matrix
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Compute ``BCE(input, target @ P)`` in at least float32.
@@ -44,54 +46,20 @@ class DenseSmoothedBCE(nn.BCEWithLogitsLoss):
             The element-wise loss of shape (B, A, K).
         """
         dtype = torch.promote_types(input.dtype, torch.float32)
-        logits, smoothed = input.to(dtype), apply_smoothing(target.to(dtype), self.matrix)
+        logits, smoothed = input.to(dtype), apply_smoothing(target.to(dtype), self.matrix.value)
         # Not torch's (1 - t) x - logsigmoid(x): on background it cancels, and at the head's initial bias for 1203
         # classes the float32 sum is wrong by 0.4 %.
         return nn.functional.softplus(logits, threshold=SOFTPLUS_THRESHOLD) - logits * smoothed
 
 
-class _LeanSum:
-    """What stands for the element-wise loss: it knows its class weights and its sum."""
+def dense_form(stock: Any, matrix: CurrentMatrix) -> Form:
+    """Build the dense form of a criterion.
 
-    def __init__(self, logits: Tensor, image: Tensor, anchor: Tensor, targets: Tensor) -> None:
-        self._arguments = logits, image, anchor, targets
-        self._class_weights: Tensor | None = None
+    Args:
+        stock: A stock criterion.
+        matrix: P, which may change between calls.
 
-    def __imul__(self, class_weights: Tensor) -> _LeanSum:
-        self._class_weights = class_weights
-        return self
-
-    def sum(self) -> Tensor:
-        return foreground_bce_sum(*self._arguments, class_weights=self._class_weights)
-
-
-class LeanSmoothedBCE:
-    """Binary cross-entropy of lazy scores against soft scores and labels, smoothed row by row."""
-
-    def __init__(self, matrix: Tensor, assigner: AssignerWithLabels) -> None:
-        """Hold the smoothing matrix and the assigner that knows the rows' labels.
-
-        Args:
-            matrix: P of shape (K, K).
-            assigner: The criterion's assigner.
-        """
-        self.matrix = matrix
-        self.assigner = assigner
-        self.foreground = 0  # rows in the latest call
-
-    def __call__(self, scores: LazyScores, soft_scores: Tensor) -> _LeanSum:
-        """Gather the foreground rows.
-
-        Args:
-            scores: The class logits.
-            soft_scores: The assigner's scores of shape (B, A, 1), 0 on background.
-
-        Returns:
-            The loss, still to be weighted and summed.
-        """
-        image, anchor = soft_scores.squeeze(-1).nonzero(as_tuple=True)
-        self.foreground = len(image)
-        dtype = torch.promote_types(scores.dtype, torch.float32)
-        labels = self.assigner.det_ls_labels[image, anchor].long()
-        targets = soft_scores[image, anchor].to(dtype) * self.matrix[labels].to(dtype)
-        return _LeanSum(scores.logits, image, anchor, targets)
+    Returns:
+        The form.
+    """
+    return Form("dense", with_parts(stock, copy.deepcopy(stock.assigner), DenseSmoothedBCE(matrix)))

@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from det_ls.smoothing.policy import POLICIES, Policy
+from det_ls.smoothing.similarity import SimilarityTable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from det_ls.smoothing.similarity import SimilarityTable
-
 PREFIX = "label_smoothing"
-SCHEDULES = ("constant", "linear", "cosine")
 DEFAULT_CLASS = "default"
 
 
@@ -32,7 +32,8 @@ class LabelSmoothing:
         label_smoothing_mode: ``redistribute``, ``uniform``, ``binary`` or ``background``
             (see :func:`det_ls.smoothing_matrix`).
         label_smoothing_similarity: A CSV table that says where each class's share goes, or None for evenly.
-        label_smoothing_schedule: ``constant``, ``linear`` or ``cosine`` decay of epsilon over the epochs.
+        label_smoothing_schedule: ``constant``, ``linear`` or ``cosine`` decay of epsilon over the epochs, or the name
+            of another policy (:mod:`det_ls.smoothing.policy`).
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -42,8 +43,6 @@ class LabelSmoothing:
         >>> keys = LabelSmoothing({"default": 0.05, "positive": 0.2})
         >>> keys.epsilons(["negative", "positive"])
         [0.05, 0.2]
-        >>> LabelSmoothing(0.1, label_smoothing_schedule="cosine").scale(epoch=5, epochs=11)
-        0.5
     """
 
     label_smoothing: float | Mapping[str | int, float] = 0.0
@@ -69,7 +68,7 @@ class LabelSmoothing:
         else:
             check_epsilon(self.label_smoothing, "label_smoothing")
             object.__setattr__(self, "label_smoothing", float(self.label_smoothing))
-        for key, allowed in (("label_smoothing_mode", MODES), ("label_smoothing_schedule", SCHEDULES)):
+        for key, allowed in (("label_smoothing_mode", MODES), ("label_smoothing_schedule", tuple(POLICIES))):
             if getattr(self, key) not in allowed:
                 raise ValueError(f"{key}: expected one of {', '.join(allowed)}, got {getattr(self, key)!r}.")
         if self.label_smoothing_similarity is not None:
@@ -185,21 +184,6 @@ class LabelSmoothing:
         if self.enabled:
             self.matrix(names, table)
 
-    def scale(self, epoch: int, epochs: int) -> float:
-        """Return the schedule's factor f(e / (E - 1)) for an epoch.
-
-        Args:
-            epoch: e, counted from 0.
-            epochs: E, the run's number of epochs as it stands at the epoch's start.
-
-        Returns:
-            1 (constant), 1 - x (linear) or (1 + cos(pi x)) / 2 (cosine), in [0, 1]; 1 when E is 1.
-        """
-        if epochs <= 1 or self.label_smoothing_schedule == "constant":
-            return 1.0
-        x = min(max(epoch / (epochs - 1), 0.0), 1.0)
-        return 1.0 - x if self.label_smoothing_schedule == "linear" else (1.0 + math.cos(math.pi * x)) / 2.0
-
     def describe(self) -> str:
         """Say in a few words which smoothing is in use.
 
@@ -208,20 +192,128 @@ class LabelSmoothing:
         """
         return " ".join(f"{key.removeprefix(PREFIX + '_')}={value}" for key, value in self.to_args().items())
 
-    def logged(self, scale: float) -> dict[str, float]:
-        """Return the epoch's epsilon as columns of results.csv.
+
+@dataclass(frozen=True)
+class Request:
+    """The label smoothing that a run was asked for: keys that are parsed and a table that is read, once.
+
+    It travels from the command line to the trainer as the value of the one key ``label_smoothing``, in place of the
+    keys that it was parsed from.
+
+    Attributes:
+        smoothing: The validated keys.
+        table: The table that they name; None without one, or without smoothing.
+        given: Which keys were given.
+    """
+
+    smoothing: LabelSmoothing
+    table: SimilarityTable | None = None
+    given: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, args: Mapping[str, Any], table_copy: Path | None = None) -> Request:
+        """Parse the label-smoothing keys of a config, or take what was parsed before.
 
         Args:
-            scale: The schedule's factor for the epoch.
+            args: A config; what is no label-smoothing key is ignored.
+            table_copy: A copy of the table, read where the named file is gone.
 
         Returns:
-            One column ``label_smoothing``, or one for each key of a mapping; nothing without smoothing.
+            The request.
+
+        Raises:
+            FileNotFoundError: If the table does not exist.
+            TypeError: If a key is unknown or a value has the wrong type.
+            ValueError: If a value is out of its range.
+
+        Examples:
+            >>> Request.parse({"label_smoothing": 0.1, "label_smoothing_mode": None, "epochs": 3}).given
+            ('label_smoothing',)
         """
-        if not self.enabled:
-            return {}
-        if isinstance(self.label_smoothing, Mapping):
-            return {f"{PREFIX}/{_column(key)}": scale * eps for key, eps in self.label_smoothing.items()}
-        return {PREFIX: scale * self.label_smoothing}
+        return cls.of_keys(split_keys(args)[0], table_copy)
+
+    @classmethod
+    def of_keys(cls, keys: Mapping[str, Any], table_copy: Path | None = None) -> Request:
+        """Parse label-smoothing keys, or take what was parsed before.
+
+        Args:
+            keys: The keys; every other key is an error.
+            table_copy: As in :meth:`parse`.
+
+        Returns:
+            The request.
+
+        Raises:
+            FileNotFoundError: As :meth:`parse`.
+            TypeError: As :meth:`parse`.
+            ValueError: As :meth:`parse`.
+        """
+        if isinstance(keys.get(PREFIX), Request):
+            request: Request = keys[PREFIX]
+            return request
+        smoothing = LabelSmoothing.from_args(keys)
+        path = smoothing.label_smoothing_similarity if smoothing.enabled else None
+        if path is not None and table_copy is not None and not Path(path).is_file():
+            path = str(table_copy)
+        table = None if path is None else SimilarityTable.read(path)
+        return cls(smoothing, table, tuple(key for key, value in keys.items() if value is not None))
+
+    def check(self, names: Sequence[str]) -> None:
+        """Check the keys against a data set's classes.
+
+        Args:
+            names: The data set's K class names, in index order.
+
+        Raises:
+            ValueError: As :meth:`LabelSmoothing.check`.
+        """
+        self.smoothing.check(names, self.table)
+
+    def policy(self, names: Sequence[str]) -> Policy | None:
+        """Make the policy that the schedule names.
+
+        Args:
+            names: The data set's K class names, in index order.
+
+        Returns:
+            A new policy, or None without smoothing.
+
+        Raises:
+            ValueError: If a key does not fit the classes.
+        """
+        if not self.smoothing.enabled:
+            return None
+        return POLICIES[self.smoothing.label_smoothing_schedule](self.smoothing, names, self.table)
+
+    def differing(self, other: Request) -> list[str]:
+        """Return the keys given here whose value is another in another request; tables are compared by content.
+
+        Args:
+            other: The other request.
+
+        Returns:
+            The keys.
+        """
+        differing = []
+        for key in self.given:
+            same = self.value(key) == other.value(key)
+            if key == f"{PREFIX}_similarity":
+                table = self.table or SimilarityTable.read(self.value(key))
+                same = other.table is not None and table.text == other.table.text
+            if not same:
+                differing.append(key)
+        return differing
+
+    def value(self, key: str) -> Any:
+        """Return a key's value.
+
+        Args:
+            key: The key.
+
+        Returns:
+            The value.
+        """
+        return getattr(self.smoothing, key)
 
 
 def split_keys(args: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -258,7 +350,8 @@ def refuse_keys(args: Mapping[str, Any], why: str) -> None:
     Raises:
         ValueError: If there is one.
     """
-    keys, _ = split_keys(args)
+    request = args.get(PREFIX)
+    keys = request.given if isinstance(request, Request) else split_keys(args)[0]
     if keys:
         raise ValueError(f"{', '.join(keys)}: {why}")
 
@@ -288,8 +381,3 @@ def _class_index(key: str | int, names: Sequence[str]) -> int:
         hint = f"; did you mean {close[0]!r}?" if close else f"; the data's classes begin with {list(names[:5])}."
         raise ValueError(f"label_smoothing: expected a class of the data, got {key!r}{hint}")
     return list(names).index(key)
-
-
-def _column(key: str | int) -> str:
-    """Make a class name safe as a CSV column."""
-    return str(key).replace(",", " ")

@@ -16,10 +16,9 @@ from ultralytics.engine import trainer as engine
 from ultralytics.engine.model import Model
 from ultralytics.utils import YAML, checks
 
-from det_ls.smoothing.settings import refuse_keys
-from det_ls.training.trainer import DetectionTrainer, LabelSmoothingTrainerMixin, check_keys
-
-TRAINERS: dict[str, type[LabelSmoothingTrainerMixin]] = {"detect": DetectionTrainer}
+from det_ls.smoothing.settings import PREFIX, Request, refuse_keys, split_keys
+from det_ls.training.tasks import TRAINERS
+from det_ls.training.trainer import LabelSmoothingTrainerMixin, check_data
 
 
 def _refusing(base: type, mode: str, why: str) -> Callable[..., Any]:
@@ -105,7 +104,10 @@ class YOLO(ultralytics.YOLO):
             name = getattr(trainer, "__name__", repr(trainer))
             refuse_keys(arguments, f"expected a trainer derived from det_ls.DetectionTrainer, got {name}.")
         else:
-            check_keys(arguments)
+            request = Request.parse(arguments)
+            check_data(request, arguments.get("data"), arguments.get("single_cls"))
+            if request.given:  # the typed value replaces the keys that it was parsed from, those of cfg= included
+                kwargs = {**split_keys(kwargs)[1], PREFIX: request}
             if isinstance(arguments.get("data"), (list, tuple)) and not hasattr(engine, "MultiTrainer"):
                 raise ValueError(
                     f"data: expected one data set with ultralytics {ultralytics.__version__}, got several."

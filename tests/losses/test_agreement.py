@@ -125,6 +125,11 @@ def test_nan_counts_as_infinite():
     assert math.isinf(largest_difference(lambda p, b: quadratic(p, b, float("nan")), quadratic, PREDS, {}))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_reference_that_is_not_finite_says_nothing(value):
+    assert largest_difference(quadratic, lambda p, b: quadratic(p, b, value), PREDS, {}) is None
+
+
 def test_another_number_of_loss_terms_is_no_match():
     with pytest.raises(RuntimeError):
         largest_difference(

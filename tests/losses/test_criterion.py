@@ -27,14 +27,13 @@ from ultralytics.utils.tal import TaskAlignedAssigner
 
 from det_ls import smoothing_matrix
 from det_ls.losses import criterion as losses
-from det_ls.losses import dense as smoothed_bce
-from det_ls.losses.criterion import (
-    DenseSmoothedBCE,
-    LabelSmoothingDetectionLoss,
-    halves,
-    set_smoothing_matrix,
-    smoothed_criterion,
-)
+from det_ls.losses.agreement import Verdict, judge
+from det_ls.losses.criterion import LabelSmoothingDetectionLoss
+from det_ls.losses.dense import DenseSmoothedBCE
+from det_ls.losses.families import halves, set_smoothing_matrix, smoothed_criterion
+from det_ls.losses.form import CurrentMatrix
+from det_ls.losses.lean import term
+from det_ls.losses.lean.assigner import SoftScoreAssigner
 from det_ls.losses.lean.scores import LazyScores
 from det_ls.smoothing.similarity import SimilarityTable
 
@@ -132,8 +131,7 @@ def forms(criterion):
 
 def force(criterion, form):
     for half in halves(criterion):
-        half._decided = True
-        half._take_form(form)
+        half.use(form)
     return criterion
 
 
@@ -301,7 +299,7 @@ def test_at_the_heads_initial_bias_the_loss_is_right_where_stocks_own_cancels():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
 def test_half_precision_is_the_float64_result_rounded(name, dtype):
-    from test_bce import ulps
+    from precision import ulps
 
     model, batch = get_model(name), make_batch(OBJECTS, 5)
     preds = make_preds(model, batch, dtype)
@@ -475,11 +473,11 @@ def scaled_sum(*args, **kwargs):
     return ORIGINAL_SUM(*args, **kwargs) * 1.01
 
 
-ORIGINAL_SUM = smoothed_bce.foreground_bce_sum
+ORIGINAL_SUM = term.foreground_bce_sum
 
 
 def break_numbers(monkeypatch):
-    monkeypatch.setattr(smoothed_bce, "foreground_bce_sum", scaled_sum)
+    monkeypatch.setattr(term, "foreground_bce_sum", scaled_sum)
 
 
 def break_scores(monkeypatch):
@@ -494,27 +492,27 @@ def break_scores(monkeypatch):
 
 
 def break_labels(monkeypatch):
-    get_targets = losses._SoftScoreAssigner.get_targets
+    get_targets = SoftScoreAssigner.get_targets
 
     def wrong(self, *args):
         labels, boxes, scores = get_targets(self, *args)
         return (labels + 1) % 5, boxes, scores
 
-    monkeypatch.setattr(losses._SoftScoreAssigner, "get_targets", wrong)
+    monkeypatch.setattr(SoftScoreAssigner, "get_targets", wrong)
 
 
 def break_boxes(monkeypatch):
-    get_targets = losses._SoftScoreAssigner.get_targets
+    get_targets = SoftScoreAssigner.get_targets
 
     def wrong(self, *args):
         labels, boxes, scores = get_targets(self, *args)
         return labels, boxes + 1, scores
 
-    monkeypatch.setattr(losses._SoftScoreAssigner, "get_targets", wrong)
+    monkeypatch.setattr(SoftScoreAssigner, "get_targets", wrong)
 
 
 def break_gradient(monkeypatch):
-    monkeypatch.setattr(smoothed_bce, "foreground_bce_sum", lambda *a, **k: ORIGINAL_SUM(*a, **k).detach())
+    monkeypatch.setattr(term, "foreground_bce_sum", lambda *a, **k: ORIGINAL_SUM(*a, **k).detach())
 
 
 def break_with(error):
@@ -522,7 +520,7 @@ def break_with(error):
         def fail(*args, **kwargs):
             raise error
 
-        monkeypatch.setattr(losses.LeanSmoothedBCE, "__call__", fail)
+        monkeypatch.setattr(term.LeanSmoothedBCE, "__call__", fail)
 
     return broken
 
@@ -573,7 +571,7 @@ def count_calls(monkeypatch, owner, name):
 def test_the_check_runs_once_a_run(monkeypatch):
     model, batch = get_model(), make_batch(OBJECTS, 5)
     preds = make_preds(model, batch)
-    checks, agreements = count_calls(monkeypatch, losses._Lean, "_check"), count_calls(monkeypatch, losses, "_agree")
+    checks, agreements = count_calls(monkeypatch, losses, "judge"), count_calls(monkeypatch, losses, "agree")
     criterion = smoothed_criterion(model, label_smoothing=0.1)
     for _ in range(3):
         outcome(criterion, preds, batch)
@@ -588,9 +586,9 @@ def test_forms_that_are_wrong_alike_are_found_by_comparing_with_stock(monkeypatc
     break_numbers(monkeypatch)
     forward = DenseSmoothedBCE.forward
     monkeypatch.setattr(DenseSmoothedBCE, "forward", lambda self, *args: forward(self, *args) * 1.01)
-    verdict, reason = smoothed_criterion(model, label_smoothing=0.1)._check(preds, batch)
-    assert verdict is False
-    assert "differs from the stock one" in reason
+    verdict = judge(model.init_criterion(), smoothing_matrix(5, 0.1), preds, batch)
+    assert verdict.right is False
+    assert "differs from the stock one" in verdict.reason
 
 
 def test_the_check_sees_two_images_at_most(monkeypatch):
@@ -616,19 +614,16 @@ def test_the_check_leaves_criterion_outputs_and_random_state_alone(breakage, mon
     criterion = smoothed_criterion(model, label_smoothing=0.1)
     if breakage is not None:
         breakage(monkeypatch)
-    own = {k: v for k, v in vars(criterion).items() if k not in ("assigner", "bce")}
-    assigner, bce = copy.deepcopy(vars(criterion.assigner)), criterion.bce
+    own, assigner, stock = dict(vars(criterion)), copy.deepcopy(vars(criterion.assigner)), model.init_criterion()
     before = {k: v.clone() for k, v in {**preds, **batch}.items() if isinstance(v, torch.Tensor)}
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    verdict, _ = criterion._check(preds, batch)
-    assert verdict is (breakage is None)
+    assert judge(stock, criterion.smoothing_matrix, preds, batch).right is (breakage is None)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])
     assert random.getstate() == states[2]
-    assert criterion.bce is bce
-    assert vars(criterion.assigner).keys() == assigner.keys()
+    assert vars(criterion.assigner).keys() == vars(stock.assigner).keys() == assigner.keys()
     assert all(v is vars(criterion)[k] for k, v in own.items())
-    assert type(criterion.assigner) is TaskAlignedAssigner
+    assert type(stock.assigner) is TaskAlignedAssigner
     assert preds["scores"].grad is preds["boxes"].grad is None
     for key, value in before.items():
         assert torch.equal({**preds, **batch}[key], value), key
@@ -644,7 +639,7 @@ def test_live_outputs_get_the_gradient_of_one_loss_only():
 
 def test_batches_without_an_object_leave_the_form_open(monkeypatch):
     model, empty, batch = get_model(), make_batch([0, 0], 5), make_batch(OBJECTS, 5)
-    checks = count_calls(monkeypatch, losses._Lean, "_check")
+    checks = count_calls(monkeypatch, losses, "judge")
     criterion = smoothed_criterion(model, label_smoothing=0.1)
     for _ in range(2):
         outcome(criterion, make_preds(model, empty), empty)
@@ -667,11 +662,55 @@ def test_objects_without_a_foreground_anchor_leave_the_form_open(monkeypatch, ca
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
+@pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_batch_with_a_logit_that_is_not_finite_leaves_the_form_open(name, value, caplog):
+    model, batch = get_model(name), make_batch(OBJECTS, 5)
+    preds, broken = make_preds(model, batch), make_preds(model, batch)
+    for part in parts_of(broken):
+        part["scores"][0, 1, 2] = value
+    criterion = smoothed_criterion(model, label_smoothing=0.1)
+    outcome(criterion, broken, batch)
+    assert set(forms(criterion)) == {"dense"}
+    outcome(criterion, preds, batch)
+    assert set(forms(criterion)) == {"lean"}
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_a_lean_form_that_alone_is_not_finite_is_wrong(monkeypatch):
+    model, batch = get_model(), make_batch(OBJECTS, 5)
+    monkeypatch.setattr(term, "foreground_bce_sum", lambda *a, **k: ORIGINAL_SUM(*a, **k) * float("nan"))
+    verdict = judge(model.init_criterion(), smoothing_matrix(5, 0.1), make_preds(model, batch), batch)
+    assert verdict.right is False
+
+
+def test_changing_the_matrix_rebuilds_nothing():
+    model, batch = get_model(), make_batch(OBJECTS, 5)
+    criterion = decided(model, make_preds(model, batch), batch, label_smoothing=0.1)
+    before = criterion.forms, criterion.assigner, criterion.bce
+    set_smoothing_matrix(criterion, torch.eye(5))
+    assert (criterion.forms, criterion.assigner, criterion.bce) == before
+    assert torch.equal(criterion.smoothing_matrix, torch.eye(5).double())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.use("fast"), "form: expected one of dense, lean, got 'fast'"),
+        (lambda c: c.set_smoothing_matrix(torch.eye(4)), r"matrix: expected shape \(5, 5\), got \(4, 4\)"),
+    ],
+)
+def test_a_wrong_form_or_matrix_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(smoothed_criterion(get_model(), label_smoothing=0.1))
+
+
 def test_one_broken_half_is_enough_to_warn_and_each_half_has_right_numbers(monkeypatch, caplog):
     model, batch = get_model("yolo26n"), make_batch(OBJECTS, 5)
     preds = make_preds(model, batch)
     criterion = smoothed_criterion(model, label_smoothing=0.1)
-    monkeypatch.setattr(criterion.one2one, "_check", lambda *args: (False, "is broken"))
+    only_one2one = lambda stock, *args: Verdict(stock.assigner.topk2 != 1, "is broken")  # noqa: E731
+    monkeypatch.setattr(losses, "judge", only_one2one)
     wanted = outcome(oracle(model, smoothing_matrix(5, 0.1)), preds, batch)
     for _ in range(2):
         assert_same(outcome(criterion, preds, batch), wanted, 1e-5)
@@ -682,7 +721,7 @@ def test_one_broken_half_is_enough_to_warn_and_each_half_has_right_numbers(monke
 TWO_PROCESSES = """
 import sys, torch
 sys.path.insert(0, sys.argv[3])
-import test_losses as t
+import test_criterion as t
 from det_ls.losses import criterion as losses
 
 rank, rendezvous = int(sys.argv[1]), sys.argv[2]
@@ -691,8 +730,8 @@ model = t.get_model()
 batch, empty = t.make_batch(t.OBJECTS, 5, seed=rank), t.make_batch([0, 0], 5)
 preds, nothing = t.make_preds(model, batch), t.make_preds(model, empty)
 
-checks, check = [], losses._Lean._check
-losses._Lean._check = lambda *args: checks.append(1) or check(*args)
+checks, check = [], losses.judge
+losses.judge = lambda *args: checks.append(1) or check(*args)
 
 def run(*steps):
     checks.clear()
@@ -704,7 +743,7 @@ usual, late = (preds, batch), (nothing, empty)
 print("healthy", *run(usual)[1])
 print("late", *run(late if rank == 0 else usual, late if rank == 0 else usual, usual)[1])
 if rank == 1:
-    losses._Lean._check = lambda *args: checks.append(1) or (False, "is broken")
+    losses.judge = lambda *args: checks.append(1) or t.Verdict(False, "is broken")
 criterion, forms = run(usual, usual)
 print("broken", *forms)
 wanted = t.outcome(t.oracle(model, t.smoothing_matrix(5, 0.1)), preds, batch)
@@ -717,7 +756,7 @@ torch.distributed.destroy_process_group()
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch is built without distributed")
 def test_processes_agree_on_the_form(tmp_path):
     folder = Path(__file__).parent
-    path = os.pathsep.join(filter(None, [str(folder.parent), os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [str(folder.parents[1]), os.environ.get("PYTHONPATH", "")]))
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", TWO_PROCESSES, str(rank), str(tmp_path / "rendezvous"), str(folder)],
@@ -790,13 +829,6 @@ def test_a_bad_key_is_named(keys, kind, message):
             LabelSmoothingDetectionLoss(get_model(), **keys)
 
 
-@pytest.fixture
-def fresh_check():
-    losses.check_ultralytics.cache_clear()
-    yield
-    losses.check_ultralytics.cache_clear()
-
-
 MISSING = {
     "loss": (v8DetectionLoss, "loss", "v8DetectionLoss.loss(preds, batch)"),
     "get_targets": (TaskAlignedAssigner, "get_targets", "TaskAlignedAssigner.get_targets(gt_labels, gt_bboxes"),
@@ -805,12 +837,12 @@ MISSING = {
 
 
 @pytest.mark.parametrize(("owner", "method", "words"), MISSING.values(), ids=MISSING)
-def test_an_unknown_ultralytics_is_named_before_any_work(owner, method, words, fresh_check, monkeypatch):
+def test_an_unknown_ultralytics_is_named_before_any_work(owner, method, words, monkeypatch):
     if method == "forward":
         monkeypatch.setattr(owner, method, lambda self, scores: None)
     else:
         monkeypatch.delattr(owner, method)
-    with pytest.raises(RuntimeError, match="losses of ultralytics") as caught:
+    with pytest.raises(RuntimeError, match="ultralytics: expected a version whose losses") as caught:
         smoothed_criterion(get_model(), label_smoothing=0.1)
     assert words in str(caught.value)
     assert ultralytics.__version__ in str(caught.value)
@@ -822,7 +854,9 @@ def test_the_dense_form_is_torchs_bce_on_smoothed_targets():
     logits = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64) * 3
     targets = torch.rand(2, 6, 4, generator=generator, dtype=torch.float64) / 4
     wanted = binary_cross_entropy_with_logits(logits, targets @ matrix, reduction="none")
-    torch.testing.assert_close(DenseSmoothedBCE(matrix)(logits, targets), wanted, rtol=1e-12, atol=1e-14)
-    half = DenseSmoothedBCE(matrix)(logits.half(), targets.half())
+    torch.testing.assert_close(
+        DenseSmoothedBCE(CurrentMatrix(matrix, torch.device("cpu")))(logits, targets), wanted, rtol=1e-12, atol=1e-14
+    )
+    half = DenseSmoothedBCE(CurrentMatrix(matrix, torch.device("cpu")))(logits.half(), targets.half())
     assert half.dtype == torch.float32
     assert error(half, wanted) < 1e-3

@@ -43,27 +43,6 @@ def test_none_means_the_default():
     assert LabelSmoothing.from_args({"label_smoothing": None, "label_smoothing_mode": None}) == LabelSmoothing()
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"), [("constant", [1, 1, 1]), ("linear", [1, 0.5, 0]), ("cosine", [1, 0.5, 0])]
-)
-def test_schedules_run_from_one_to_zero(schedule, expected):
-    keys = LabelSmoothing(0.1, label_smoothing_schedule=schedule)
-    assert [keys.scale(e, 3) for e in range(3)] == pytest.approx(expected)
-    assert keys.scale(0, 1) == 1.0
-    assert 0.0 <= keys.scale(7, 3) <= 1.0  # `time=` may shorten a run below its epoch
-
-
-def test_cosine_is_the_cosine():
-    keys = LabelSmoothing(0.1, label_smoothing_schedule="cosine")
-    assert keys.scale(1, 5) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
-
-
-def test_a_mapping_scales_as_a_whole():
-    keys = LabelSmoothing({"default": 0.1, "positive": 0.4}, "background", label_smoothing_schedule="linear")
-    assert keys.matrix(NAMES, scale=0.5).diagonal().tolist() == pytest.approx([0.95, 0.8])
-    assert keys.logged(0.5) == {"label_smoothing/default": 0.05, "label_smoothing/positive": 0.2}
-
-
 BAD_KEYS = [
     ({"label_smoothing": True}, TypeError, "label_smoothing: expected a number of at least 0, got bool True"),
     ({"label_smoothing": "1e-1"}, TypeError, r"got str '1e-1' \(YAML reads 1e-1 as a string: write 0.1\)"),

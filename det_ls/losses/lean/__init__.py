@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The fast form of the smoothed criterion."""
+"""The lean form: it never makes a dense target or a transposed copy of the logits, and is cheaper than stock."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from precision import ulps
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from det_ls.losses.lean.kernel import foreground_bce_sum
@@ -135,16 +136,6 @@ def test_gradcheck_in_double(weighted):
     assert torch.autograd.gradcheck(  # a second backward pass makes its own sigmoid: equal to rounding, not to the bit
         lambda x: foreground_bce_sum(x, image, anchor, targets, weights), logits.requires_grad_(), nondet_tol=1e-14
     )
-
-
-def ulps(a: torch.Tensor, b: torch.Tensor) -> int:
-    """Return the largest distance between two half-precision tensors, in representable numbers."""
-
-    def ordered(x: torch.Tensor) -> torch.Tensor:
-        bits = x.contiguous().view(torch.int16).int()
-        return torch.where(bits < 0, -(bits & 0x7FFF), bits)
-
-    return int((ordered(a) - ordered(b)).abs().max())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""``det-ls train``, and every mode that is passed on to ``yolo`` as it is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from det_ls.cli.grammar import Command, parse_command
+from det_ls.smoothing.settings import PREFIX, Request, refuse_keys, split_keys
+from det_ls.stock.patches import command_line, model_classes
+
+OTHER_FAMILIES = ("RTDETR", "FastSAM", "SAM", "NAS")  # the entry point builds these by file name
+
+
+def passthrough(words: Sequence[str]) -> Any:
+    """Run a ``yolo`` command with our ``YOLO`` in place wherever it trains.
+
+    Args:
+        words: The command's words, for example ``["train", "model=yolo11n.yaml", "label_smoothing=0.1"]``.
+
+    Returns:
+        The model that was trained, or None in other modes.
+
+    Raises:
+        TypeError: If a label-smoothing key is unknown or has the wrong type.
+        ValueError: If a label-smoothing key is out of range or cannot take effect.
+    """
+    from ultralytics.cfg import entrypoint
+
+    command = parse_command(words)
+    mode = command.arguments.get("mode") or "predict"
+    if mode != "train":
+        refuse_keys(
+            command.arguments, f"expected in train mode only, got mode {mode!r}, where it would have no effect."
+        )
+        with command_line(words):
+            entrypoint()
+        return None
+
+    request = Request.parse(command.arguments)  # checked before anything else happens
+    trained: list[Any] = []
+    with _clean_words(command) as clean, command_line(clean), model_classes(_our_classes(request, trained)):
+        entrypoint()
+    if request.smoothing.enabled and not trained:
+        refuse_keys({PREFIX: request}, "expected a YOLO detection model, got one that det-ls does not train.")
+    return trained[-1] if trained else None
+
+
+@contextmanager
+def _clean_words(command: Command) -> Iterator[list[str]]:
+    """Name a copy of the cfg file without our keys: stock would drop ``label_smoothing`` and refuse the others."""
+    if command.cfg is None:
+        yield list(command.words)
+        return
+    from ultralytics.utils import YAML
+
+    with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
+        file = Path(folder) / "cfg.yaml"
+        YAML.save(file, split_keys(command.cfg)[1])
+        yield [f"cfg={file}", *command.words]  # first: in older versions it replaces what came before
+
+
+def _our_classes(request: Request, trained: list[Any]) -> dict[str, Callable[..., Any]]:
+    """Return our ``YOLO``, which trains with the request, and refusals for the families that it does not fit.
+
+    Args:
+        request: The label smoothing that was asked for.
+        trained: The list that each trained model is added to.
+
+    Returns:
+        What the entry point is to call, by the name of the class.
+    """
+    import ultralytics
+
+    from det_ls.training.model import YOLO
+
+    keys = {PREFIX: request} if request.given else {}
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        model: Any = YOLO(*args, **kwargs)
+        train = model.train
+
+        def train_with_request(**arguments: Any) -> Any:
+            result = train(**arguments, **keys)
+            trained.append(model)
+            return result
+
+        model.train = train_with_request
+        return model
+
+    def refuse(family: str) -> Callable[..., Any]:
+        stock = getattr(ultralytics, family)
+
+        def build_other(*args: Any, **kwargs: Any) -> Any:
+            refuse_keys(keys, f"expected a YOLO detection model, got a model of the family {family}.")
+            return stock(*args, **kwargs)
+
+        return build_other
+
+    return {"YOLO": build, **{family: refuse(family) for family in OTHER_FAMILIES}}
