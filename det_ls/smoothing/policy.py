@@ -74,7 +74,7 @@ class Policy(ABC):
             The same columns for every epoch.
         """
 
-    def observe(self, facts: EpochFacts) -> None:
+    def observe(self, facts: EpochFacts) -> None:  # noqa: B027 - optional
         """Take note of what was measured in an epoch, before its checkpoint is saved.
 
         Args:
