@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from det_ls.smoothing.settings import refuse_keys
+from det_ls.smoothing.request import refuse_keys
 
 if TYPE_CHECKING:
     from det_ls.evaluation.measure import DetectionMetrics

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from det_ls.cli.grammar import Command, parse_command
-from det_ls.smoothing.settings import PREFIX, Request, refuse_keys, split_keys
+from det_ls.smoothing.request import Request, refuse_keys
+from det_ls.smoothing.settings import PREFIX, split_keys
 from det_ls.stock.patches import command_line, model_classes
 
 OTHER_FAMILIES = ("RTDETR", "FastSAM", "SAM", "NAS")  # the entry point builds these by file name

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from det_ls.smoothing.settings import Request, ordered_names
+from det_ls.smoothing.request import Request
+from det_ls.smoothing.settings import ordered_names
 
 
 def model_class_names(model: nn.Module) -> list[str]:

@@ -12,7 +12,7 @@ from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from det_ls.losses.assumptions import check_losses
 from det_ls.losses.classes import first_matrix
 from det_ls.losses.criterion import LabelSmoothingDetectionLoss, SmoothedCriterion
-from det_ls.smoothing.settings import Request
+from det_ls.smoothing.request import Request
 
 # The smoothed counterpart of each criterion: the exact class, a subclass of which may compute something else.
 FAMILIES: dict[type, type[SmoothedCriterion]] = {v8DetectionLoss: LabelSmoothingDetectionLoss}

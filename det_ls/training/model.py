@@ -16,7 +16,8 @@ from ultralytics.engine import trainer as engine
 from ultralytics.engine.model import Model
 from ultralytics.utils import YAML, checks
 
-from det_ls.smoothing.settings import PREFIX, Request, refuse_keys, split_keys
+from det_ls.smoothing.request import Request, refuse_keys
+from det_ls.smoothing.settings import PREFIX, split_keys
 from det_ls.training.tasks import TRAINERS
 from det_ls.training.trainer import LabelSmoothingTrainerMixin, check_data
 

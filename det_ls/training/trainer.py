@@ -21,7 +21,8 @@ from ultralytics.utils.torch_utils import unwrap_model
 from det_ls.data.locate import class_names, dataset_root, local_data_file
 from det_ls.losses.families import copy_progress, criterion_with_matrix, describe, set_smoothing_matrix
 from det_ls.smoothing.policy import EpochFacts, Policy
-from det_ls.smoothing.settings import LabelSmoothing, Request, ordered_names, split_keys
+from det_ls.smoothing.request import Request
+from det_ls.smoothing.settings import LabelSmoothing, ordered_names, split_keys
 from det_ls.stock.logs import without_lines
 from det_ls.stock.patches import before_ddp_launch, replaced, without
 from det_ls.training.assumptions import check_trainer

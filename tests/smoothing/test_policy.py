@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from det_ls.smoothing.policy import POLICIES, EpochFacts, register_policy
-from det_ls.smoothing.settings import LabelSmoothing, Request
+from det_ls.smoothing.request import Request
+from det_ls.smoothing.settings import LabelSmoothing
 
 NAMES = ["negative", "positive"]
 

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import pytest
 
-from det_ls.smoothing.settings import Request, refuse_keys
+from det_ls.smoothing.request import Request, refuse_keys
 
 TABLE = ",a,b\na,0,1\nb,1,0\n"
 
 
 def test_a_parsed_request_is_handed_on_as_it_is(monkeypatch):
     request = Request.parse({"label_smoothing": 0.1, "label_smoothing_mode": "uniform", "epochs": 3})
-    monkeypatch.setattr("det_ls.smoothing.settings.LabelSmoothing.from_args", None)  # nothing is parsed again
+    monkeypatch.setattr("det_ls.smoothing.request.LabelSmoothing.from_args", None)  # nothing is parsed again
     assert Request.parse({"label_smoothing": request, "label_smoothing_mode": "uniform", "epochs": 3}) is request
 
 
