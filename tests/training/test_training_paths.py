@@ -20,7 +20,7 @@ import det_ls
 from det_ls.cli import main as cli
 
 ROOT = Path(__file__).parents[2]
-TESTS = Path(__file__).parent
+TESTS = ROOT / "tests"
 
 
 def assert_epsilon(records, expected: float, halves: int = 1, epoch: int | None = None) -> None:
