@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Cross-entropy with smoothed labels, for classifiers and sequence models: the same P as in detection.
 
-For logits x and a label c the loss is ``-sum_k w_k P[c, k] log softmax(x)_k``, with class weights w (1 by default). With
+For logits x, a label c and class weights w (1 by default) the loss is ``-sum_k w_k P[c, k] log softmax(x)_k``. With
 ``S_c = sum_k w_k P[c, k]`` it is ``S_c logsumexp(x) - sum_k w_k P[c, k] x_k``, and its gradient is
-``S_c softmax(x) - w P[c]``: neither log-probabilities nor dense targets are ever stored. Without a similarity table a row
-of P is two numbers, so that a vocabulary of any size fits.
+``S_c softmax(x) - w P[c]``: neither log-probabilities nor dense targets are ever stored. Without a similarity table a
+row of P is two numbers, so that a vocabulary of any size fits.
 
 Sources: Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, equation 6 (``uniform``, as in
 ``torch.nn.functional.cross_entropy(label_smoothing=)``); fairseq's ``label_smoothed_nll_loss`` (``redistribute``).
@@ -66,9 +66,9 @@ def smoothed_cross_entropy(
         >>> smoothed_cross_entropy(logits, labels, 0.1)
         tensor(0.4506)
         >>> smoothed_cross_entropy(logits, labels, 0.1, mode="uniform")
-        tensor(0.3535)
+        tensor(0.3798)
         >>> torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)
-        tensor(0.3535)
+        tensor(0.3798)
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}.")
