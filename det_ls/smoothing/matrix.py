@@ -73,15 +73,7 @@ def smoothing_matrix(
         tensor([[1.0000, 0.0000],
                 [0.0000, 0.8000]], dtype=torch.float64)
     """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral) or num_classes < 1:
-        raise ValueError(f"num_classes: expected an integer of at least 1, got {num_classes!r}.")
-    if mode not in MODES:
-        raise ValueError(f"label_smoothing_mode: expected one of {', '.join(MODES)}, got {mode!r}.")
-    k = int(num_classes)
-    names = [str(i) for i in range(k)] if class_names is None else list(class_names)
-    eps = torch.tensor(_epsilons(epsilon, k, names), dtype=torch.float64)
-    off_diagonal = 1.0 - torch.eye(k, dtype=torch.float64)
-
+    k, eps, names = _checked(num_classes, epsilon, mode, class_names)
     if similarity is not None:
         if mode != "redistribute":
             raise ValueError(
@@ -91,27 +83,73 @@ def smoothing_matrix(
         share = _similarity_shares(similarity, k)
         _check_bounds(eps, 1.0 / (1.0 + share.amax(1)), names)
         return (torch.diag(1.0 - eps) + eps[:, None] * share).to(dtype)
+    diagonal, rest = _diagonal_and_rest(k, eps, mode, names)
+    off_diagonal = 1.0 - torch.eye(k, dtype=torch.float64)
+    return (torch.diag(diagonal) + off_diagonal * rest[:, None]).to(dtype)
 
+
+def smoothing_rows(
+    num_classes: int,
+    epsilon: float | Sequence[float] | Tensor,
+    mode: str = "redistribute",
+    *,
+    class_names: Sequence[str] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Give the smoothing matrix P without a similarity table by 2 K numbers, for vocabularies whose P fits nowhere.
+
+    Args:
+        num_classes: As in :func:`smoothing_matrix`.
+        epsilon: As in :func:`smoothing_matrix`.
+        mode: As in :func:`smoothing_matrix`.
+        class_names: As in :func:`smoothing_matrix`.
+
+    Returns:
+        The diagonal of P, and the entry that a row has everywhere else; both float64 of shape (K,), on the CPU.
+
+    Raises:
+        TypeError: If an epsilon is not a real number.
+        ValueError: If an argument is out of its range.
+
+    Examples:
+        >>> smoothing_rows(3, 0.1)
+        (tensor([0.9000, 0.9000, 0.9000], dtype=torch.float64), tensor([0.0500, 0.0500, 0.0500], dtype=torch.float64))
+    """
+    k, eps, names = _checked(num_classes, epsilon, mode, class_names)
+    return _diagonal_and_rest(k, eps, mode, names)
+
+
+def _checked(
+    num_classes: int, epsilon: float | Sequence[float] | Tensor, mode: str, class_names: Sequence[str] | None
+) -> tuple[int, Tensor, list[str]]:
+    """Check what every form of P needs: K, the epsilons of the K classes, and their names."""
+    if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral) or num_classes < 1:
+        raise ValueError(f"num_classes: expected an integer of at least 1, got {num_classes!r}.")
+    if mode not in MODES:
+        raise ValueError(f"label_smoothing_mode: expected one of {', '.join(MODES)}, got {mode!r}.")
+    k = int(num_classes)
+    names = [str(i) for i in range(k)] if class_names is None else list(class_names)
+    return k, torch.tensor(_epsilons(epsilon, k, names), dtype=torch.float64), names
+
+
+def _diagonal_and_rest(k: int, eps: Tensor, mode: str, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Compute the diagonal of P and what each row has elsewhere, for the modes without a table."""
     if mode == "redistribute":
         _refuse_one_class(k, "label_smoothing_mode 'redistribute'")
         _check_bounds(eps, torch.full((k,), (k - 1) / k, dtype=torch.float64), names)
-        diagonal, rest = 1.0 - eps, eps / (k - 1)
-    else:
-        _check_bounds(eps, torch.ones(k, dtype=torch.float64), names)
-        if mode == "uniform":
-            _refuse_one_class(k, "label_smoothing_mode 'uniform'")
-            diagonal, rest = 1.0 - eps + eps / k, eps / k
-        elif mode == "binary":
-            diagonal, rest = 1.0 - eps / 2, eps / 2
-            if k > BINARY_WARNING_ABOVE and bool((eps > 0).any()):
-                warnings.warn(
-                    f"label_smoothing_mode 'binary' with {k} classes multiplies a foreground row's mass by "
-                    f"1 + {(k - 2) / 2:g} epsilon; 'redistribute' and 'uniform' keep it.",  # the same for every epoch
-                    stacklevel=2,
-                )
-        else:
-            diagonal, rest = 1.0 - eps, torch.zeros_like(eps)
-    return (torch.diag(diagonal) + off_diagonal * rest[:, None]).to(dtype)
+        return 1.0 - eps, eps / (k - 1)
+    _check_bounds(eps, torch.ones(k, dtype=torch.float64), names)
+    if mode == "uniform":
+        _refuse_one_class(k, "label_smoothing_mode 'uniform'")
+        return 1.0 - eps + eps / k, eps / k
+    if mode == "binary":
+        if k > BINARY_WARNING_ABOVE and bool((eps > 0).any()):
+            warnings.warn(
+                f"label_smoothing_mode 'binary' with {k} classes multiplies a foreground row's mass by "
+                f"1 + {(k - 2) / 2:g} epsilon; 'redistribute' and 'uniform' keep it.",  # the same for every epoch
+                stacklevel=3,
+            )
+        return 1.0 - eps / 2, eps / 2
+    return 1.0 - eps, torch.zeros_like(eps)
 
 
 def smooth_targets(
