@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from det_ls.evaluation.evaluate import evaluate_detections as evaluate_detections
     from det_ls.evaluation.results import Evaluation as Evaluation
     from det_ls.losses.criterion import LabelSmoothingDetectionLoss as LabelSmoothingDetectionLoss
-    from det_ls.losses.families import smoothed_criterion as smoothed_criterion
     from det_ls.losses.cross_entropy import smoothed_cross_entropy as smoothed_cross_entropy
+    from det_ls.losses.families import smoothed_criterion as smoothed_criterion
     from det_ls.smoothing.matrix import smooth_targets as smooth_targets
     from det_ls.smoothing.matrix import smoothing_matrix as smoothing_matrix
     from det_ls.training.model import YOLO as YOLO
