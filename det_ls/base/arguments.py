@@ -45,3 +45,26 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {value!r}.")
+
+
+def check_fraction(name: str, value: object) -> None:
+    """Raise unless an argument is a number strictly between 0 and 1.
+
+    Args:
+        name: The argument.
+        value: What it came as.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is out of range.
+
+    Examples:
+        >>> check_fraction("level", 95)
+        Traceback (most recent call last):
+        ValueError: level: expected a number between 0 and 1, got 95.
+    """
+    message = f"{name}: expected a number between 0 and 1, got {value!r}."
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(message)
+    if not 0 < value < 1:
+        raise ValueError(message)

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from det_ls.base.files import write_json
 from det_ls.evaluation.evaluate import check_arguments, evaluate, evaluate_detections
-from det_ls.evaluation.results import Evaluation, check_save_dir, write_json
+from det_ls.evaluation.results import Evaluation, check_save_dir
 from det_ls.uncertainty.bootstrap import Comparison, compare_tables
 
 COMPARISON_FILE = "comparison.json"
@@ -23,7 +24,7 @@ class PairedEvaluation:
         a: The first detector's evaluation.
         b: The second detector's evaluation.
         names: What to call them.
-        differences: ``b - a`` by key, each with its paired interval and in words.
+        differences: ``b - a`` by key, each with its paired interval and verdict.
     """
 
     a: Evaluation
@@ -108,7 +109,7 @@ def compare(
     else:
         first, second = (evaluate_detections(annotations, results, **measured) for results in (a, b))
     differences = compare_tables(
-        first.metrics.table, second.metrics.table, names=names, protocol=protocol, replicates=bootstrap, seed=seed
+        first.metrics.table, second.metrics.table, protocol=protocol, replicates=bootstrap, seed=seed
     )
     return PairedEvaluation(first, second, names, differences)
 

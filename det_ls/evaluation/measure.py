@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from det_ls.base.arguments import check_integer
+from det_ls.base.arguments import check_fraction, check_integer
 from det_ls.metrics import calibration as cal
-from det_ls.metrics.catalogue import COCO_STATS, HEADLINE, definition, reason_undefined
+from det_ls.metrics.catalogue import BESIDES_AP, COCO_STATS, HEADLINE, NUMBERS, definition, reason_undefined
 from det_ls.metrics.curves import reliability_by_size, reliability_data
-from det_ls.metrics.lrp import LRP, lrp, optimal_lrp
+from det_ls.metrics.lrp import optimal_lrp
 from det_ls.metrics.matching import evaluate_checked, table_from_coco
-from det_ls.metrics.protocols import Protocol, get_protocol, lrp_optimal_mask
+from det_ls.metrics.protocols import TP_IOU, Protocol, get_protocol
+from det_ls.metrics.scores import score_numbers_by_class
 from det_ls.metrics.table import DetectionTable, Floats
+from det_ls.metrics.weighted import Progress, once
 from det_ls.uncertainty.bootstrap import Interval, bootstrap_intervals
 from det_ls.uncertainty.floor import Floor, calibration_floors
-from det_ls.uncertainty.replicates import LAECE_TAUS, TP_IOU, Progress, laece_key
 
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
-
-_NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -182,10 +181,14 @@ def metrics_from_coco(
     _check(protocol, bootstrap, ap_bootstrap, simulations, seed, level)
     rules = get_protocol(protocol)
     table = table_from_coco(coco_eval, zero_overlap=rules.zero_overlap)
-    numbers, parts = _numbers(table, rules)
-    values: dict[str, float | None] = {k: None if math.isnan(v) else v for k, v in numbers.items()}
+    # AP is pycocotools' own, whose replicate at weight 1 it equals.
     stats = {k: float(v) for k, v in zip(COCO_STATS, coco_eval.stats, strict=True)}
-    values = {**{k: rules.absent if v == -1 else v for k, v in stats.items()}, **values}
+    found, columns = {k: rules.absent if v == -1 else v for k, v in stats.items()}, _class_ap(coco_eval)
+    for family in BESIDES_AP:
+        estimates = family(table, once(table), rules)
+        found |= {k: None if math.isnan(v[0]) else float(v[0]) for k, v in estimates.overall.items()}
+        columns |= {k: v[:, 0] for k, v in estimates.by_class.items()}
+    values: dict[str, float | None] = {key: found[key] for key in NUMBERS}
     intervals: dict[str, Interval] = {}
     if bootstrap and table.n_images:
         intervals = bootstrap_intervals(
@@ -201,12 +204,12 @@ def metrics_from_coco(
         protocol=protocol,
         values=values,
         reasons={
-            k: reason_undefined(k, table, rules)
+            k: str(reason_undefined(NUMBERS[k], table, rules))
             for k, v in values.items()
             if v is None or (v == -1 and k in COCO_STATS)
         },
-        definitions={k: definition(k, table, rules) for k in values},
-        per_class=_per_class(table, parts, _class_ap(coco_eval)),
+        definitions={k: definition(number, table, rules) for k, number in NUMBERS.items()},
+        per_class=_per_class(table, rules, columns),
         left_out={n: "no ground truth" for n, has in zip(table.class_names, table.has_gt, strict=True) if not has},
         counts=_counts(table),
         reliability=_reliability(table, rules),
@@ -214,59 +217,6 @@ def metrics_from_coco(
         floors=calibration_floors(table, protocol=protocol, simulations=simulations, seed=seed) if simulations else {},
         table=table,
     )
-
-
-def table_numbers(table: DetectionTable, *, protocol: str = "det_ls") -> dict[str, float]:
-    """Compute every number that needs nothing but the table; COCO's AP and AR are not among them.
-
-    Args:
-        table: Matched detections, or a subset of them by score.
-        protocol: ``det_ls`` or ``reference``.
-
-    Returns:
-        Number by key, NaN where undefined.
-    """
-    return _numbers(table, get_protocol(protocol))[0]
-
-
-def laece(table: DetectionTable, tau: float = 0.0, *, protocol: str = "det_ls", bins: int = cal.LAECE_BINS) -> Floats:
-    """Compute LaECE of each class at any IoU threshold that the table was matched at.
-
-    Args:
-        table: Matched detections.
-        tau: IoU threshold of a true positive.
-        protocol: ``det_ls`` or ``reference``.
-        bins: Number of equal-width bins.
-
-    Returns:
-        (C,) errors, NaN for the classes that the mean leaves out.
-    """
-    rules = get_protocol(protocol)
-    matches = rules.matches(table, tau)
-    rows, target = matches.kept, matches.tp_iou
-    errors = cal.per_class_calibration_error(
-        table.score[rows], target[rows], table.cls[rows], table.n_classes, bins=bins
-    )
-    return rules.class_errors(errors, table.has_gt)
-
-
-def laace(table: DetectionTable, tau: float = 0.0, *, protocol: str = "det_ls") -> Floats:
-    """Compute LaACE of each class at any IoU threshold that the table was matched at.
-
-    Args:
-        table: Matched detections.
-        tau: IoU threshold of a true positive.
-        protocol: ``det_ls``, or ``reference``, which counts ignored detections with IoU 0.
-
-    Returns:
-        (C,) errors, NaN for the classes that the mean leaves out.
-    """
-    rules = get_protocol(protocol)
-    matches = rules.matches(table, tau)
-    rows = np.ones(table.n_detections, bool) if rules.laace_ignored else matches.kept
-    target = matches.tp_iou
-    errors = cal.per_class_absolute_error(table.score[rows], target[rows], table.cls[rows], table.n_classes)
-    return rules.class_errors(errors, table.has_gt)
 
 
 def _check(protocol: str, bootstrap: int, ap_bootstrap: int | None, simulations: int, seed: int, level: float) -> None:
@@ -277,101 +227,34 @@ def _check(protocol: str, bootstrap: int, ap_bootstrap: int | None, simulations:
     check_integer("simulations", simulations)
     check_integer("seed", seed)
     get_protocol(protocol)
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}.")
-
-
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else _NAN
-
-
-def _numbers(table: DetectionTable, rules: Protocol) -> tuple[dict[str, float], dict[str, Any]]:
-    """Compute the numbers over all classes, and the parts by class that they come from."""
-    half, overlap = rules.matches(table, TP_IOU), rules.matches(table, 0.0)
-    rows = rules.counted(table, half)
-    s, tp, ties = table.score[rows], half.tp[rows], "order" if rules.split_ties else "mean"
-    numbers = {
-        "DECE": cal.reliability(s, tp).error,
-        "DECE_equal_mass": cal.equal_mass_reliability(s, tp, ties="order" if ties == "order" else "mean").error,
-        "signed_gap": cal.signed_gap(s, tp),
-        "mean_score": _mean(s),
-        "precision": _mean(tp.astype(np.float64)),
-        "brier": cal.brier_score(s, tp),
-        "nll": cal.negative_log_likelihood(s, tp),
-        "auroc": cal.auroc(s, tp),
-    }
-    rows = rules.counted(table, overlap)
-    numbers["signed_gap_iou"] = cal.signed_gap(table.score[rows], overlap.tp_iou[rows])
-    optima = {tau: optimal_lrp(table, rules.matches(table, tau), split_ties=rules.split_ties) for tau in (0.0, TP_IOU)}
-    at_optimum = table.filter(lrp_optimal_mask(table, optima[0.0].threshold, rules))
-    parts: dict[str, Any] = {"rules": rules, "lrp": lrp(table, half), "optima": optima}
-    for tau in LAECE_TAUS:
-        key = laece_key(tau)
-        parts[key] = laece(table, tau, protocol=rules.name)
-        parts[key.replace("LaECE", "LaACE")] = laace(table, tau, protocol=rules.name)
-    parts["LaECE0_lrpopt"] = laece(at_optimum, protocol=rules.name)
-    parts["LaACE0_lrpopt"] = laace(at_optimum, protocol=rules.name)
-    numbers |= {key: _mean(errors) for key, errors in parts.items() if key.startswith("La")}
-    for prefix, found in (("", parts["lrp"]), ("o", optima[TP_IOU])):
-        averages = found.mean()
-        numbers[f"{prefix}LRP"] = averages["LRP"]
-        numbers |= {f"{prefix}LRP_{part}": averages[part] for part in ("Loc", "FP", "FN")}
-    return numbers, parts
+    check_fraction("level", level)
 
 
 def _class_ap(coco_eval: COCOeval) -> dict[str, Floats]:
     """Read AP, AP50 and AP75 of each class; NaN where COCO says -1."""
     precision = coco_eval.eval["precision"][:, :, :, 0, -1]
     if not precision.size:
-        empty = np.full(precision.shape[2], _NAN)
+        empty = np.full(precision.shape[2], np.nan)
         return dict.fromkeys(("AP", "AP50", "AP75"), empty)
-    by_threshold = np.where((precision > -1).any(1), precision.mean(1), _NAN)
+    by_threshold = np.where((precision > -1).any(1), precision.mean(1), np.nan)
     at = {round(float(t), 2): i for i, t in enumerate(coco_eval.params.iouThrs)}
     return {"AP": by_threshold.mean(0), "AP50": by_threshold[at[0.5]], "AP75": by_threshold[at[0.75]]}
 
 
-def _per_class(table: DetectionTable, parts: dict[str, Any], ap: dict[str, Floats]) -> list[dict[str, Any]]:
+def _per_class(table: DetectionTable, rules: Protocol, columns: dict[str, Floats]) -> list[dict[str, Any]]:
     """List the numbers of each class."""
-    rules: Protocol = parts["rules"]
-    n = table.n_classes
-    half, overlap = rules.matches(table, TP_IOU), rules.matches(table, 0.0)
-    kept, kept0 = half.kept, overlap.kept
-    count, count0 = (np.bincount(table.cls[k], minlength=n) for k in (kept, kept0))
-
-    def average(values: Floats, rows: np.ndarray[Any, Any], total: np.ndarray[Any, Any]) -> Floats:
-        sums = np.bincount(table.cls[rows], weights=values[rows], minlength=n)
-        return np.divide(sums, total, out=np.full(n, _NAN), where=total > 0)
-
-    whole: LRP = parts["lrp"]
-    best: LRP = parts["optima"][TP_IOU]
-    columns: dict[str, Any] = {
+    half = rules.matches(table, TP_IOU)
+    at_zero = optimal_lrp(table, rules.matches(table, 0.0), split_ties=rules.split_ties)
+    counts: dict[str, Any] = {
         "n_gt": table.n_gt,
-        "n_detections": count,
-        "n_tp": whole.n_tp.astype(int),
-        **ap,
-        **{key: parts[key] for key in parts if key.startswith("La")},
-        "DECE": cal.per_class_calibration_error(
-            table.score[kept], half.tp[kept].astype(np.float64), table.cls[kept], n, bins=cal.DECE_BINS
-        ),
-        "signed_gap": average(table.score - half.tp, kept, count),
-        "signed_gap_iou": average(table.score - overlap.tp_iou, kept0, count0),
-        "precision": average(half.tp.astype(np.float64), kept, count),
-        "LRP": whole.lrp,
-        "LRP_Loc": whole.loc,
-        "LRP_FP": whole.fp,
-        "LRP_FN": whole.fn,
-        "oLRP": best.lrp,
-        "oLRP_Loc": best.loc,
-        "oLRP_FP": best.fp,
-        "oLRP_FN": best.fn,
-        "lrp_threshold": best.threshold,
-        "lrp_threshold_iou0": parts["optima"][0.0].threshold,
+        "n_detections": np.bincount(table.cls[half.kept], minlength=table.n_classes),
+        "n_tp": np.bincount(table.cls[half.tp], minlength=table.n_classes),
     }
-    lists = {key: _jsonable(np.asarray(column)) for key, column in columns.items()}
+    of_classes = {**columns, **score_numbers_by_class(table, rules), "lrp_threshold_iou0": at_zero.threshold}
+    lists = {key: _jsonable(np.asarray(column)) for key, column in {**counts, **of_classes}.items()}
     return [
         {"id": table.class_ids[c], "name": table.class_names[c], **{key: lists[key][c] for key in lists}}
-        for c in range(n)
+        for c in range(table.n_classes)
     ]
 
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from det_ls.evaluation.measure import DetectionMetrics
-from det_ls.metrics.protocols import get_protocol, lrp_optimal_mask
+from det_ls.metrics.protocols import TP_IOU, get_protocol, lrp_optimal_mask
 from det_ls.metrics.table import Bools, Floats
-from det_ls.uncertainty.replicates import TP_IOU
 
 
 @dataclass(frozen=True)

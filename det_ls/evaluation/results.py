@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from det_ls.base.arguments import check_flag
+from det_ls.base.files import write_json
 from det_ls.data.coco import ImageId, Json, examples
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.metrics.catalogue import COCO_STATS, HEADLINE
@@ -146,30 +145,3 @@ def check_save_dir(folder: str | Path, exist_ok: bool, files: Iterable[str] = RE
     there = [name for name in files if (path / name).exists()]
     if there and not exist_ok:
         raise FileExistsError(f"Expected save_dir='{path}' to hold no results without exist_ok, got {examples(there)}.")
-
-
-def write_json(path: Path, content: object, indent: int | None = None) -> None:
-    """Write JSON that appears complete or not at all.
-
-    Args:
-        path: The file, in a folder that exists.
-        content: What JSON can hold.
-        indent: Spaces a level; None for one line.
-    """
-    text = json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, text.encode("utf-8"))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that appears complete or not at all.
-
-    Args:
-        path: The file, in a folder that exists.
-        content: What it shall hold.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.arguments import check_fraction, check_integer
+from det_ls.metrics.average_precision import average_precision_numbers
+from det_ls.metrics.catalogue import BESIDES_AP, NUMBERS, estimate
+from det_ls.metrics.number import Number
 from det_ls.metrics.protocols import get_protocol
 from det_ls.metrics.table import DetectionTable, Floats
-from det_ls.uncertainty.replicates import Progress, replicate_ap, replicate_numbers
-
-# A binned error sums absolute gaps, so sampling noise only adds to it: its replicates lie above the value itself.
-BIASED_UPWARDS = frozenset({"DECE", "DECE_equal_mass", "LaECE0", "LaECE10", "LaECE50", "LaECE0_lrpopt"})
-HIGHER_IS_BETTER = frozenset({"AP", "AP50", "AP75", "auroc", "precision"})
-NEITHER_IS_BETTER = frozenset({"signed_gap", "signed_gap_iou", "mean_score"})
+from det_ls.metrics.weighted import Progress, Weights, once
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,15 @@ class Interval:
     of: str
 
 
+class Verdict(str, Enum):
+    """What the interval of a difference says of the second detector."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    DIFFERS = "differs"  # of which neither direction is better
+    NONE = "none"  # the interval includes zero, which does not show that the detectors are equal
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One number of two detectors on the same images.
@@ -55,8 +64,7 @@ class Comparison:
         b: Value of the second detector.
         difference: ``b - a``.
         interval: Paired bootstrap interval of the difference.
-        differs: Whether the interval excludes zero.
-        words: The result in a sentence.
+        verdict: Whether the interval excludes zero, and for the better or not.
     """
 
     key: str
@@ -64,8 +72,12 @@ class Comparison:
     b: float
     difference: float
     interval: Interval
-    differs: bool
-    words: str
+    verdict: Verdict
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.verdict is not Verdict.NONE
 
 
 def image_weights(n_images: int, replicates: int, seed: int) -> NDArray[np.uint16]:
@@ -126,7 +138,6 @@ def compare_tables(
     a: DetectionTable,
     b: DetectionTable,
     *,
-    names: tuple[str, str] = ("a", "b"),
     protocol: str = "det_ls",
     replicates: int = 1000,
     ap_replicates: int | None = None,
@@ -139,7 +150,6 @@ def compare_tables(
     Args:
         a: Matched detections of the first detector.
         b: Matched detections of the second detector, against the same ground truth.
-        names: What to call them.
         protocol: ``det_ls`` or ``reference``.
         replicates: Bootstrap samples for everything but AP.
         ap_replicates: Bootstrap samples for AP; by default 200, or ``replicates`` if that is less; 0 for none.
@@ -156,16 +166,14 @@ def compare_tables(
     """
     _check_same_ground_truth(a, b)
     found_a, found_b = _replicates([a, b], protocol, replicates, ap_replicates, seed, level, progress)
-    point_a, point_b = (_replicates_of(t, protocol, _once(t), _once(t), iter) for t in (a, b))
+    point_a, point_b = (_replicates_of(t, protocol, once(t), once(t), iter) for t in (a, b))
     compared: dict[str, Comparison] = {}
     for key in found_a:
         value_a, value_b = float(point_a[key][0]), float(point_b[key][0])
         interval = percentile_interval(found_b[key] - found_a[key], level, "value")
         if interval is None or np.isnan(value_a) or np.isnan(value_b):
             continue
-        differs = interval.low > 0 or interval.high < 0
-        words = _words(key, names, value_a, value_b, interval, differs)
-        compared[key] = Comparison(key, value_a, value_b, value_b - value_a, interval, differs, words)
+        compared[key] = Comparison(key, value_a, value_b, value_b - value_a, interval, _verdict(NUMBERS[key], interval))
     return compared
 
 
@@ -188,23 +196,16 @@ def percentile_interval(values: Floats, level: float, of: str = "value") -> Inte
 
 
 def _estimates(key: str) -> str:
-    return "estimator" if key in BIASED_UPWARDS else "value"
-
-
-def _once(table: DetectionTable) -> NDArray[np.uint16]:
-    return np.ones((table.n_images, 1), np.uint16)
+    return "estimator" if NUMBERS[key].biased else "value"
 
 
 def _replicates_of(
-    table: DetectionTable,
-    protocol: str,
-    weights: NDArray[np.uint16],
-    ap_weights: NDArray[np.uint16],
-    progress: Progress,
+    table: DetectionTable, protocol: str, weights: Weights, ap_weights: Weights, progress: Progress
 ) -> dict[str, Floats]:
+    rules = get_protocol(protocol)
     return {
-        **replicate_ap(table, ap_weights, progress=progress),
-        **replicate_numbers(table, weights, get_protocol(protocol), progress=progress),
+        **average_precision_numbers(table, ap_weights, rules, progress=progress).overall,
+        **estimate(table, weights, rules, families=BESIDES_AP, progress=progress),
     }
 
 
@@ -220,12 +221,9 @@ def _replicates(
     """Check the arguments and compute the replicates of each table on the same draws."""
     get_protocol(protocol)
     n_ap = min(200, replicates) if ap_replicates is None else ap_replicates
-    if replicates < 1:
-        raise ValueError(f"replicates must be at least 1, got {replicates}.")
-    if n_ap < 0:
-        raise ValueError(f"ap_replicates must be 0 or more, got {n_ap}.")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}.")
+    check_integer("replicates", replicates, 1)
+    check_integer("ap_replicates", n_ap)
+    check_fraction("level", level)
     found: list[dict[str, Floats]] = []
     for table in tables:
         weights = image_weights(table.n_images, max(replicates, n_ap), seed)
@@ -242,20 +240,12 @@ def _check_same_ground_truth(a: DetectionTable, b: DetectionTable) -> None:
         ("objects' places", [*a.gt_image, *a.gt_cls, *a.gt_area], [*b.gt_image, *b.gt_cls, *b.gt_area]),
     ):
         if list(of_a) != list(of_b):
-            raise ValueError(f"a and b must share their ground truth, got different {what}.")
+            raise ValueError(f"a, b: expected the same ground truth, got different {what}.")
 
 
-def _words(key: str, names: tuple[str, str], a: float, b: float, interval: Interval, differs: bool) -> str:
-    """Say in a sentence whether two detectors differ."""
-    span = f"{interval.level:.0%} interval {interval.low:+.4f} to {interval.high:+.4f}"
-    if not differs:
-        return (
-            f"{key}: no difference shown between {names[0]} ({a:.4f}) and {names[1]} ({b:.4f}): "
-            f"{names[1]} - {names[0]} = {b - a:+.4f}, {span} includes zero."
-        )
-    higher = interval.low > 0
-    verdict = "" if key in NEITHER_IS_BETTER else " (better)" if higher == (key in HIGHER_IS_BETTER) else " (worse)"
-    return (
-        f"{key}: {names[1]} ({b:.4f}) is {'higher' if higher else 'lower'}{verdict} than {names[0]} ({a:.4f}): "
-        f"{names[1]} - {names[0]} = {b - a:+.4f}, {span} excludes zero."
-    )
+def _verdict(number: Number, interval: Interval) -> Verdict:
+    """Read the interval of a difference."""
+    if interval.low <= 0 <= interval.high:
+        return Verdict.NONE
+    improves = number.improves(interval.low + interval.high)
+    return Verdict.DIFFERS if improves is None else Verdict.BETTER if improves else Verdict.WORSE
