@@ -4,24 +4,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from det_ls.base.arguments import check_fraction, check_integer
+from det_ls.evaluation.kept import KeptMetrics, kept_metrics, plan_kept
+from det_ls.evaluation.settings import MeasureSettings
 from det_ls.metrics import calibration as cal
 from det_ls.metrics.catalogue import BESIDES_AP, COCO_STATS, HEADLINE, NUMBERS, definition, reason_undefined
 from det_ls.metrics.curves import reliability_by_size, reliability_data
 from det_ls.metrics.lrp import optimal_lrp
 from det_ls.metrics.matching import evaluate_checked, table_from_coco
+from det_ls.metrics.number import Population
 from det_ls.metrics.protocols import TP_IOU, Protocol, get_protocol
 from det_ls.metrics.scores import score_numbers_by_class
-from det_ls.metrics.table import DetectionTable, Floats
+from det_ls.metrics.table import DetectionTable, Floats, Ints
 from det_ls.metrics.weighted import Progress, once
-from det_ls.uncertainty.bootstrap import Interval, bootstrap_intervals
+from det_ls.uncertainty.bootstrap import bootstrap_intervals
 from det_ls.uncertainty.floor import Floor, calibration_floors
+from det_ls.uncertainty.intervals import Interval
 
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
@@ -44,6 +47,8 @@ class DetectionMetrics:
         intervals: Bootstrap interval by key; empty without a bootstrap.
         floors: Floor of a calibration error by key; empty without simulations.
         table: The matched detections.
+        kept: The numbers of the boxes that a user keeps.
+        groups: Number of groups of images, as many as images where each is its own.
     """
 
     protocol: str
@@ -57,6 +62,8 @@ class DetectionMetrics:
     intervals: dict[str, Interval]
     floors: dict[str, Floor]
     table: DetectionTable = field(repr=False)
+    kept: KeptMetrics = field(repr=False)
+    groups: int
 
     def gap_to(self, train: DetectionMetrics) -> dict[str, float]:
         """Subtract these numbers from those of the train split.
@@ -89,42 +96,30 @@ class DetectionMetrics:
                 name: {k: _jsonable(asdict(v)) for k, v in getattr(self, name).items()}
                 for name in ("reliability", "intervals", "floors")
             },
+            "kept": _jsonable(self.kept.to_dict()),
         }
 
 
 def detection_metrics(
-    gt: object,
-    detections: object,
-    *,
-    protocol: str = "det_ls",
-    bootstrap: int = 0,
-    ap_bootstrap: int | None = None,
-    simulations: int = 100,
-    seed: int = 0,
-    level: float = 0.95,
-    progress: Progress = iter,
+    gt: object, detections: object, *, groups: Ints | None = None, progress: Progress = iter, **settings: Any
 ) -> DetectionMetrics:
     """Measure detections against COCO ground truth.
 
     Args:
         gt: COCO instances, loaded or as a path.
         detections: COCO results with scores in [0, 1], loaded or as a path.
-        protocol: ``det_ls`` (ours) or ``reference`` (reproduces the reference tools, quirks included).
-        bootstrap: Image-level bootstrap replicates; 0 for no intervals.
-        ap_bootstrap: Replicates for AP, which cost more; by default at most 200, 0 for none.
-        simulations: Simulations of a perfectly calibrated detector; 0 for no floors.
-        seed: Seed of bootstrap and simulations.
-        level: Nominal coverage of the intervals, in (0, 1).
+        groups: (I,) group of each image, by rising image id, from 0; by default each image is its own.
         progress: Wraps the replicates' numbers, for example in a progress bar.
+        **settings: `det_ls.evaluation.settings.MeasureSettings`.
 
     Returns:
         The numbers.
 
     Raises:
         FileNotFoundError: A path does not exist.
-        TypeError: A number of replicates or simulations, or the seed, is no integer.
-        ValueError: The input is not valid, a score is NaN or outside [0, 1] (the message names the image), or an
-            argument is out of its range.
+        TypeError: A setting has the wrong type.
+        ValueError: The input is not valid, a score is NaN or outside [0, 1] (the message names the image), or a
+            setting is out of its range.
 
     Example:
         >>> gt = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}],
@@ -134,28 +129,16 @@ def detection_metrics(
         >>> [round(result.values[key], 3) for key in ("AP50", "LaECE0", "LRP", "signed_gap")]
         [1.0, 0.05, 0.4, -0.25]
     """
-    _check(protocol, bootstrap, ap_bootstrap, simulations, seed, level)
-    return metrics_from_coco(
-        evaluate_checked(gt, detections),
-        protocol=protocol,
-        bootstrap=bootstrap,
-        ap_bootstrap=ap_bootstrap,
-        simulations=simulations,
-        seed=seed,
-        level=level,
-        progress=progress,
-    )
+    how = MeasureSettings(**settings)
+    return metrics_from_coco(evaluate_checked(gt, detections), how, groups=groups, progress=progress)
 
 
 def metrics_from_coco(
     coco_eval: COCOeval,
+    settings: MeasureSettings | None = None,
     *,
-    protocol: str = "det_ls",
-    bootstrap: int = 0,
-    ap_bootstrap: int | None = None,
-    simulations: int = 100,
-    seed: int = 0,
-    level: float = 0.95,
+    groups: Ints | None = None,
+    thresholds: Floats | None = None,
     progress: Progress = iter,
 ) -> DetectionMetrics:
     """Derive every number from a finished COCO evaluation.
@@ -163,45 +146,76 @@ def metrics_from_coco(
     Args:
         coco_eval: A pycocotools evaluation of boxes at default parameters after ``evaluate``, ``accumulate`` and
             ``summarize``.
-        protocol: As in `detection_metrics`, like all further arguments.
-        bootstrap: Image-level bootstrap replicates.
-        ap_bootstrap: Replicates for AP.
-        simulations: Simulations of a perfectly calibrated detector.
-        seed: Seed of bootstrap and simulations.
-        level: Nominal coverage of the intervals.
+        settings: How detections are measured; None for the defaults.
+        groups: (I,) group of each image, by rising image id, from 0; by default each image is its own.
+        thresholds: (C,) score thresholds that were chosen on another split.
         progress: Wraps the replicates' numbers.
 
     Returns:
         The numbers.
 
     Raises:
-        TypeError: A number of replicates or simulations, or the seed, is no integer.
-        ValueError: A score is NaN or outside [0, 1], or an argument is out of its range.
+        ValueError: A score is NaN or outside [0, 1].
     """
-    _check(protocol, bootstrap, ap_bootstrap, simulations, seed, level)
-    rules = get_protocol(protocol)
+    how = settings or MeasureSettings()
+    rules = get_protocol(how.protocol)
     table = table_from_coco(coco_eval, zero_overlap=rules.zero_overlap)
     # AP is pycocotools' own, whose replicate at weight 1 it equals.
     stats = {k: float(v) for k, v in zip(COCO_STATS, coco_eval.stats, strict=True)}
-    found, columns = {k: rules.absent if v == -1 else v for k, v in stats.items()}, _class_ap(coco_eval)
+    return metrics_of_table(
+        table,
+        {k: rules.absent if v == -1 else v for k, v in stats.items()},
+        _class_ap(coco_eval),
+        how,
+        groups=groups,
+        thresholds=thresholds,
+        progress=progress,
+    )
+
+
+def metrics_of_table(
+    table: DetectionTable,
+    stats: Mapping[str, float | None],
+    class_ap: Mapping[str, Floats],
+    settings: MeasureSettings,
+    *,
+    groups: Ints | None = None,
+    thresholds: Floats | None = None,
+    progress: Progress = iter,
+) -> DetectionMetrics:
+    """Derive every number from a table and COCO's own.
+
+    Args:
+        table: Matched detections.
+        stats: COCO's twelve numbers by key.
+        class_ap: (C,) ``AP``, ``AP50`` and ``AP75`` by key.
+        settings: How detections are measured.
+        groups: (I,) group of each image; by default each image is its own.
+        thresholds: (C,) score thresholds that were chosen on another split.
+        progress: Wraps the replicates' numbers.
+
+    Returns:
+        The numbers.
+    """
+    rules = get_protocol(settings.protocol)
+    found, columns = dict(stats), dict(class_ap)
     for family in BESIDES_AP:
         estimates = family(table, once(table), rules)
         found |= {k: None if math.isnan(v[0]) else float(v[0]) for k, v in estimates.overall.items()}
         columns |= {k: v[:, 0] for k, v in estimates.by_class.items()}
     values: dict[str, float | None] = {key: found[key] for key in NUMBERS}
-    intervals: dict[str, Interval] = {}
-    if bootstrap and table.n_images:
+    group = np.arange(table.n_images) if groups is None else np.unique(groups, return_inverse=True)[1]
+    plan, chosen = plan_kept(table, settings, group, thresholds)
+    intervals: dict[Population, dict[str, Interval]] = {"all": {}, "kept": {}}
+    if settings.bootstrap and table.n_images:
         intervals = bootstrap_intervals(
-            table,
-            protocol=protocol,
-            replicates=bootstrap,
-            ap_replicates=ap_bootstrap,
-            seed=seed,
-            level=level,
-            progress=progress,
+            plan, replicates=settings.bootstrap, seed=settings.seed, level=settings.level, progress=progress
         )
+    floors: dict[str, Floor] = {}
+    if settings.simulations:
+        floors = calibration_floors(table, protocol=rules.name, simulations=settings.simulations, seed=settings.seed)
     return DetectionMetrics(
-        protocol=protocol,
+        protocol=rules.name,
         values=values,
         reasons={
             k: str(reason_undefined(NUMBERS[k], table, rules))
@@ -213,21 +227,12 @@ def metrics_from_coco(
         left_out={n: "no ground truth" for n, has in zip(table.class_names, table.has_gt, strict=True) if not has},
         counts=_counts(table),
         reliability=_reliability(table, rules),
-        intervals={k: i for k, i in intervals.items() if values.get(k) is not None},
-        floors=calibration_floors(table, protocol=protocol, simulations=simulations, seed=seed) if simulations else {},
+        intervals={k: i for k, i in intervals["all"].items() if values.get(k) is not None},
+        floors={k: f for k, f in floors.items() if NUMBERS[k].floor},
         table=table,
+        kept=kept_metrics(plan, chosen, intervals["kept"], settings),
+        groups=int(group.max()) + 1 if len(group) else 0,
     )
-
-
-def _check(protocol: str, bootstrap: int, ap_bootstrap: int | None, simulations: int, seed: int, level: float) -> None:
-    """Raise before any work starts."""
-    check_integer("bootstrap", bootstrap)
-    if ap_bootstrap is not None:
-        check_integer("ap_bootstrap", ap_bootstrap)
-    check_integer("simulations", simulations)
-    check_integer("seed", seed)
-    get_protocol(protocol)
-    check_fraction("level", level)
 
 
 def _class_ap(coco_eval: COCOeval) -> dict[str, Floats]:

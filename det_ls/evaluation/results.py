@@ -96,6 +96,7 @@ class Evaluation:
             "ap_per_class": self.ap_per_class,
             "undefined": self.undefined,
             **{key: numbers[key] for key in _DETAILS},
+            "kept": numbers["kept"],
             "protocol": dict(self.protocol),
         }
         if self.train is not None:

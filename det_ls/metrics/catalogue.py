@@ -14,10 +14,11 @@ from det_ls.metrics.average_precision import average_precision_numbers
 from det_ls.metrics.calibration import DECE_BINS, LAECE_BINS
 from det_ls.metrics.class_errors import CLASS_ERRORS, ClassErrors, class_error_numbers
 from det_ls.metrics.lrp import lrp_numbers, optimal_lrp_numbers
-from det_ls.metrics.number import Family, Number, Undefined
+from det_ls.metrics.number import Family, Number, Population, Undefined
 from det_ls.metrics.protocols import TP_IOU, Protocol
 from det_ls.metrics.scores import ranking_numbers, score_numbers
 from det_ls.metrics.table import DetectionTable, Floats
+from det_ls.metrics.unbiased import BINS as UNBIASED_BINS
 from det_ls.metrics.weighted import Progress, Weights, once
 
 _AP = partial(Number, better="higher", family=average_precision_numbers, iou="0.50:0.95", counts="objects")
@@ -61,7 +62,7 @@ def _class_error_pair(pair: ClassErrors) -> tuple[Number, Number]:
         iou=pair.tau,
         score_threshold="LRP-optimal for each class at IoU 0" if pair.lrp_optimal else 0.0,
         needs=Undefined.NO_THRESHOLD if pair.lrp_optimal else Undefined.ALL_ZERO,
-        floor=True,
+        verdict=False,
         headline=headline,
     )
     binned = common(
@@ -72,6 +73,7 @@ def _class_error_pair(pair: ClassErrors) -> tuple[Number, Number]:
         else what,
         bins=f"{LAECE_BINS} equal-width",
         biased=True,
+        floor=True,
         rows=lambda table, protocol: pair.rows(table, protocol)[0],
     )
     absolute = common(
@@ -126,6 +128,7 @@ _ALL: tuple[Number, ...] = (
         bins=f"{DECE_BINS} equal-width",
         biased=True,
         floor=True,
+        verdict=False,
         headline=True,
     ),
     _SCORES(
@@ -164,8 +167,9 @@ _ALL: tuple[Number, ...] = (
         bins=f"{DECE_BINS} equal-mass",
         biased=True,
         floor=True,
+        verdict=False,
     ),
-    _SCORES("mean_score", "Mean score", "", "neither"),
+    _SCORES("mean_score", "Mean score", "", "neither", verdict=False),
     _SCORES("precision", "Precision", "Right detections as a fraction of all.", "higher"),
     _SCORES(
         "signed_gap_iou",
@@ -176,13 +180,93 @@ _ALL: tuple[Number, ...] = (
         signed=True,
     ),
     *(number for pair in _PAIRS[1:] for number in pair),
-    *(_LRP(f"LRP_{part}", f"LRP, {part}", what, needs=needs) for part, (what, needs) in _LRP_PARTS.items()),
     *(
-        _OLRP(f"oLRP_{part}", f"oLRP, {part}, at the best thresholds", what, needs=needs)
+        _LRP(f"LRP_{part}", f"LRP, {part}", what, needs=needs, verdict=False)
+        for part, (what, needs) in _LRP_PARTS.items()
+    ),
+    *(
+        _OLRP(f"oLRP_{part}", f"oLRP, {part}, at the best thresholds", what, needs=needs, verdict=False)
         for part, (what, needs) in _LRP_PARTS.items()
     ),
 )
 
+_KEPT = partial(Number, family=None, population="kept", score_threshold="chosen on other images", headline=True)
+_OF_KEPT: tuple[Number, ...] = (
+    _KEPT("precision", "Precision", "Kept boxes that are right.", "higher"),
+    _KEPT("recall", "Recall", "Objects that a kept box finds.", "higher", counts="objects"),
+    _KEPT("fp_per_image", "False positives an image", "Kept boxes that are wrong.", "lower", counts="images"),
+    _KEPT(
+        "LaECE0",
+        "Calibration error against IoU",
+        "How far scores are from the IoU of the boxes, in bins, averaged over classes (Kuzucu et al. 2024).",
+        "lower",
+        iou=0.0,
+        bins=f"{LAECE_BINS} equal-width",
+        biased=True,
+        floor=True,
+        verdict=False,
+    ),
+    _KEPT(
+        "DECE",
+        "Calibration error against precision",
+        "How far scores are from the fraction of right boxes, in bins (Küppers et al. 2020).",
+        "lower",
+        bins=f"{DECE_BINS} equal-width",
+        biased=True,
+        floor=True,
+        verdict=False,
+    ),
+    _KEPT(
+        "signed_gap",
+        "Mean score minus precision",
+        "Above 0: over-confident. Below 0: under-confident.",
+        "zero",
+        signed=True,
+    ),
+    _KEPT(
+        "signed_gap_iou",
+        "Mean score minus mean IoU",
+        "Above 0: over-confident about the boxes; wrong boxes count IoU 0.",
+        "zero",
+        iou=0.0,
+        signed=True,
+    ),
+    _KEPT(
+        "squared_error",
+        "Squared calibration error, without bias",
+        "Squared distance of scores from the fraction of right boxes: about 0 if calibrated, however sharp.",
+        "lower",
+        bins=f"{UNBIASED_BINS} equal-mass",
+        signed=True,
+    ),
+    _KEPT(
+        "recoverable",
+        "Recoverable miscalibration",
+        "What a free recalibration would gain: Brier score minus that after a cross-fitted Platt map.",
+        "lower",
+        signed=True,
+        headline=False,
+    ),
+    _KEPT(
+        "recoverable_nll",
+        "Recoverable miscalibration, log-likelihood",
+        "The same for the negative log-likelihood.",
+        "lower",
+        signed=True,
+        headline=False,
+    ),
+    _KEPT("LRP", "LRP error of the kept boxes", "Misses, false positives and loose boxes.", "lower", counts="objects"),
+    _KEPT(
+        "brier", "Brier score", "Mean squared distance of scores from right (1) or wrong (0).", "lower", headline=False
+    ),
+    _KEPT("nll", "Negative log-likelihood", "As the Brier score, but hard on sure errors.", "lower", headline=False),
+    _KEPT("mean_score", "Mean score", "", "neither", headline=False, verdict=False),
+)
+
+KEPT: dict[str, Number] = {number.key: number for number in _OF_KEPT}
+"""The numbers of the boxes that a user keeps; :func:`det_ls.metrics.kept.kept_numbers` estimates them together."""
+DECLARED: tuple[tuple[Population, str], ...] = (("all", "AP"), ("kept", "squared_error"))
+"""The two numbers whose comparison is declared in advance; all others are adjusted for being many."""
 NUMBERS: dict[str, Number] = {number.key: number for number in _ALL}
 HEADLINE: tuple[str, ...] = tuple(number.key for number in _ALL if number.headline)
 COCO_STATS: tuple[str, ...] = tuple(n.key for n in _ALL if n.family in (None, average_precision_numbers))

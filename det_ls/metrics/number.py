@@ -14,7 +14,8 @@ from det_ls.metrics.table import Bools, DetectionTable
 from det_ls.metrics.weighted import Estimates, Progress, Weights
 
 Better = Literal["higher", "lower", "zero", "neither"]
-Counts = Literal["objects", "detections"]
+Counts = Literal["objects", "detections", "images"]
+Population = Literal["all", "kept"]
 
 
 class Undefined(str, Enum):
@@ -77,6 +78,9 @@ class Number:
         biased: Whether sampling noise only adds to it, as to every binned error: its interval then says how much the
             estimate varies, not where the detector's true error lies.
         floor: Whether it is shown beside what a perfectly calibrated detector would read.
+        verdict: Whether a difference between two detectors says which is better. Not so for binned errors, whose bias
+            depends on how sharp the scores are, for LaACE, which grows with their spread, and for parts of others.
+        population: Whether it counts all boxes, or those that a user keeps.
         needs: What an undefined value lacks, where it is neither objects nor detections.
         rows: (N,) detections that count; by default those that are not ignored.
     """
@@ -96,6 +100,8 @@ class Number:
     headline: bool = False
     biased: bool = False
     floor: bool = False
+    verdict: bool = True
+    population: Population = "all"
     needs: Undefined = Undefined.ALL_ZERO
     rows: Callable[[DetectionTable, Rules], Bools] | None = None
 

@@ -34,7 +34,7 @@ from det_ls.report.rows import (
     tiles,
 )
 from det_ls.report.words import comparison_findings, findings
-from det_ls.uncertainty.bootstrap import Comparison
+from det_ls.uncertainty.paired import Comparison
 
 _FIGURES: tuple[tuple[str, Callable[..., Figure], str], ...] = (
     (

@@ -17,7 +17,7 @@ from det_ls.metrics.protocols import TP_IOU, get_protocol
 from det_ls.metrics.table import Bools, Floats
 from det_ls.metrics.weighted import weighted_bins
 from det_ls.report.plot_style import INK, MUTED, PAPER, SMALL, Look, dress
-from det_ls.uncertainty.bootstrap import image_weights
+from det_ls.uncertainty.samples import image_weights
 
 FEW = 10
 

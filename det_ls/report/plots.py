@@ -57,7 +57,8 @@ from det_ls.report.plot_style import (
 )
 from det_ls.report.plot_style import save as save
 from det_ls.report.words import verdict_text
-from det_ls.uncertainty.bootstrap import Comparison, Verdict, image_weights
+from det_ls.uncertainty.paired import Comparison, Verdict
+from det_ls.uncertainty.samples import image_weights
 
 TP_LABEL, IOU_LABEL = "precision (IoU ≥ 0.5)", "mean IoU"
 

@@ -25,8 +25,9 @@ from det_ls.report.words import (
     number,
     verdict_text,
 )
-from det_ls.uncertainty.bootstrap import Comparison, Interval, Verdict
 from det_ls.uncertainty.floor import Floor
+from det_ls.uncertainty.intervals import Interval
+from det_ls.uncertainty.paired import Comparison, Verdict
 
 Row = dict[str, Any]
 _TAGS = {Verdict.BETTER: "good", Verdict.WORSE: "bad", Verdict.DIFFERS: "other", Verdict.NONE: "none"}

@@ -13,8 +13,9 @@ import numpy as np
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import OperatingPoint
 from det_ls.metrics.catalogue import HEADLINE, NUMBERS
-from det_ls.uncertainty.bootstrap import Comparison, Interval, Verdict
 from det_ls.uncertainty.floor import Floor
+from det_ls.uncertainty.intervals import Interval
+from det_ls.uncertainty.paired import Comparison, Verdict
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 CALIBRATED = "not distinguishable from calibrated"
