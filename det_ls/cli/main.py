@@ -64,7 +64,7 @@ def run(command: Callable[[], object]) -> int:
     """
     try:
         command()
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
         if not _raised_by_det_ls(error):
             raise
         print(f"det-ls: error: {error}", file=sys.stderr)
