@@ -44,25 +44,32 @@ def val(words: Sequence[str]) -> None:
 
 
 def metrics(words: Sequence[str]) -> None:
-    """Run ``det-ls metrics``: evaluate COCO files from any detector.
+    """Run ``det-ls metrics``: evaluate COCO results, or a folder of YOLO text files, from any detector.
 
     Args:
-        words: ``annotations=``, ``predictions=``, and the keywords of :func:`det_ls.evaluate_detections`.
+        words: ``predictions=``, ``annotations=`` or ``data=``, and the keywords of
+            :func:`det_ls.evaluate_detections`.
 
     Raises:
-        TypeError: If a word is no ``key=value`` or a key is unknown.
+        TypeError: If a word is no ``key=value``, a key is unknown, or one that is needed is missing.
     """
     from det_ls.evaluation.evaluate import evaluate_detections
 
-    known = ("annotations", "predictions", "protocol", "bootstrap", "seed", "save_dir", "exist_ok")
-    arguments = _arguments(words, "metrics", known, known[:2])
+    keywords = [key for key in inspect.signature(evaluate_detections).parameters if key not in {"gt", "detections"}]
+    arguments = _arguments(
+        words, "metrics", ("annotations", "predictions", *keywords, "save_dir", "exist_ok"), ("predictions",)
+    )
+    if "annotations" not in arguments and "data" not in arguments:
+        raise TypeError("annotations: expected annotations=... or data=... for det-ls metrics, got none.")
     folder = _folder(arguments, "metrics")
     exist_ok = arguments.pop("exist_ok", False)
     _check_outputs(folder, exist_ok)
-    annotations, predictions = arguments.pop("annotations"), arguments.pop("predictions")
+    annotations, predictions = arguments.pop("annotations", None), arguments.pop("predictions")
     evaluation = evaluate_detections(annotations, predictions, **{"bootstrap": BOOTSTRAP, **arguments})
     evaluation.save(folder, exist_ok)
-    _report(evaluation, folder, f"{_name(predictions)} on {_name(annotations)}", {"exist_ok": exist_ok})
+    _report(
+        evaluation, folder, f"{_name(predictions)} on {_name(annotations or arguments['data'])}", {"exist_ok": exist_ok}
+    )
     _finish([evaluation], table(evaluation), folder)
 
 

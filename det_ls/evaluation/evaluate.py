@@ -7,24 +7,21 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from det_ls.base.arguments import check_flag, check_integer
 from det_ls.base.version import __version__
-from det_ls.data.coco import (
-    ImageId,
-    Json,
-    coco_evaluate,
-    examples,
-    read_detections,
-    read_ground_truth,
-)
+from det_ls.data.coco import ImageId, Json, examples, read_detections
 from det_ls.data.ground_truth import GroundTruth, ground_truth_for, list_images
+from det_ls.evaluation.classes import category_ids, merge_classes, merge_predicted, single_class_name
 from det_ls.evaluation.measure import metrics_from_coco
 from det_ls.evaluation.results import Evaluation, check_save_dir
+from det_ls.evaluation.sources import read_sources
+from det_ls.evaluation.training_record import training_record
+from det_ls.metrics.evaluators import DEFAULT_EVALUATOR, get_evaluator
 from det_ls.metrics.matching import check_scores
 from det_ls.metrics.protocols import get_protocol
 
@@ -47,6 +44,8 @@ def evaluate(
     device: object = None,
     workers: int = 8,
     end2end: bool | None = None,
+    single_cls: bool | None = None,
+    evaluator: str = DEFAULT_EVALUATOR,
     protocol: str = "det_ls",
     bootstrap: int = 0,
     train_images: int = 0,
@@ -74,6 +73,9 @@ def evaluate(
         device: As in Ultralytics, for example ``cpu`` or ``0``; None chooses.
         workers: Processes that load images; none are used on a CPU.
         end2end: Whether an end-to-end model uses its NMS-free head; None means yes.
+        single_cls: Whether to merge all classes into one, as Ultralytics does under this name; None does so for a
+            model that was trained so, as its checkpoint or the args.yaml of its run says.
+        evaluator: ``pycocotools``, or ``hotcoco``, which gives the same numbers faster and has to be installed.
         protocol: ``det_ls`` or ``reference`` (:mod:`det_ls.metrics.protocols`).
         bootstrap: Image-level bootstrap replicates for intervals; 0 for none.
         train_images: Images of the train split to evaluate too, drawn by ``seed``, for the train/val gap; 0 for none.
@@ -95,9 +97,11 @@ def evaluate(
     from det_ls.evaluation.detector import load_detector
     from det_ls.evaluation.predictions import check_settings
 
-    check_arguments(protocol, bootstrap, seed)
+    check_arguments(protocol, bootstrap, seed, evaluator=evaluator)
     check_integer("train_images", train_images)
     check_flag("exist_ok", exist_ok)
+    if single_cls is not None:
+        check_flag("single_cls", single_cls)
     if save_dir is not None:
         check_save_dir(save_dir, exist_ok)
     check_settings(imgsz=imgsz, batch=batch, conf=conf, iou=iou, max_det=max_det, workers=workers)
@@ -111,16 +115,22 @@ def evaluate(
         "workers": workers,
         "end2end": end2end,
     }
-    measured = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
+    measured = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed, "evaluator": evaluator}
     detector = load_detector(model)
+    if single_cls is None:
+        single_cls = bool(training_record(detector.file, detector.train_args).single_cls)
+    settings["single_cls"] = single_cls
     resolved = check_dataset(data, split)
     truth = ground_truth_for(resolved, split, annotations)
     with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
         # All ground truth is read before the predictions, which take long.
         sample = _sample(resolved.get("train"), train_images, seed, Path(folder)) if train_images else None
         of_train = None if sample is None else ground_truth_for(resolved, "train", sample=sample)
+        if single_cls:
+            name = single_class_name(detector.names)
+            truth, of_train = merge_classes(truth, name), of_train and merge_classes(of_train, name)
         for known in (truth, of_train):
-            if detector.names is not None and known is not None:
+            if detector.names is not None and known is not None and not single_cls:
                 category_ids(detector.names, known.coco)
         result = _evaluate_split(detector, data, resolved, split, truth, settings, measured)
         if of_train is not None:
@@ -145,6 +155,8 @@ def _evaluate_split(
     from det_ls.evaluation.predictions import predict
 
     predictions = predict(detector, resolved, split, **settings)
+    if settings["single_cls"]:
+        predictions = merge_predicted(predictions, truth.coco["categories"][0]["name"])
     _warn(predictions, truth)
     record = {
         "data": str(data),
@@ -154,7 +166,9 @@ def _evaluate_split(
         "weights_sha256": detector.sha256,
         "weights_sha256_of": detector.sha256_of,
         **predictions.settings,
-        **_protocol("det_ls", "ultralytics", "torch", "pycocotools"),
+        "single_cls": settings["single_cls"],
+        "training": training_record(detector.file, detector.train_args, data=data, split=split).to_dict(),
+        **_protocol(measured["evaluator"], "det_ls", "ultralytics", "torch"),
     }
     images = {image_id: path for path, image_id in truth.image_ids.items()}
     return _evaluation(truth.coco, coco_detections(predictions, truth), record, measured, images)
@@ -172,13 +186,30 @@ def _sample(source: Any, size: int, seed: int, folder: Path) -> str:
 
 
 def evaluate_detections(
-    gt: object, detections: object, *, protocol: str = "det_ls", bootstrap: int = 0, seed: int = 0
+    gt: object,
+    detections: object,
+    *,
+    data: str | Path | None = None,
+    split: str = "val",
+    images: str | Path | Mapping[ImageId, str] | None = None,
+    evaluator: str = DEFAULT_EVALUATOR,
+    protocol: str = "det_ls",
+    bootstrap: int = 0,
+    seed: int = 0,
 ) -> Evaluation:
     """Evaluate the detections of any detector with pycocotools.
 
     Args:
-        gt: COCO instances: path of a ``.json`` or ``.json.gz`` file, or its loaded content, which is left as it is.
-        detections: COCO results for them: a path, or the loaded list. An empty list is valid.
+        gt: COCO instances: path of a ``.json`` or ``.json.gz`` file, or its loaded content, which is left as it is;
+            None for the ground truth of ``data``.
+        detections: COCO results for them: a path, or the loaded list. An empty list is valid. ``image_id`` may be the
+            stem of a ``file_name``, as in the JSON that ``yolo val save_json=True`` writes. Or a folder of text files,
+            as ``yolo predict save_txt=True save_conf=True`` writes them, which needs ``data``.
+        data: A data YAML, for its ground truth, images and classes.
+        split: The split of ``data``.
+        images: Where the images are, for the report: a folder, a data YAML, or file by image id; by default those of
+            ``data``.
+        evaluator: ``pycocotools``, or ``hotcoco``, which gives the same numbers faster and has to be installed.
         protocol: ``det_ls`` or ``reference`` (:mod:`det_ls.metrics.protocols`).
         bootstrap: Image-level bootstrap replicates for intervals; 0 for none.
         seed: Seed of bootstrap and floors.
@@ -188,7 +219,7 @@ def evaluate_detections(
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        TypeError: If ``bootstrap`` or ``seed`` is no integer.
+        TypeError: If ``bootstrap`` or ``seed`` is no integer, or neither ``gt`` nor ``data`` is given.
         ValueError: If an argument is out of range, the instances or results are not valid, or results name an image or
             category that the instances do not have.
 
@@ -203,35 +234,11 @@ def evaluate_detections(
         >>> [round(result.stats[name], 3) for name in ("AP", "AP50", "AP75")]
         [0.6, 1.0, 1.0]
     """
-    check_arguments(protocol, bootstrap, seed)
-    coco = read_ground_truth(gt, "gt")
-    results = read_detections(detections, coco, "detections")
-    sources = {"gt": gt, "detections": detections}
-    paths = {name: str(source) for name, source in sources.items() if isinstance(source, (str, PurePath))}
-    measured = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
-    return _evaluation(coco, results, {**paths, **_protocol("det_ls", "pycocotools")}, measured)
-
-
-def category_ids(names: Mapping[int, str], gt: Json) -> dict[int, ImageId]:
-    """Map a model's class indices to the category ids of the ground truth, by class name.
-
-    Args:
-        names: The model's class names by index.
-        gt: COCO instances.
-
-    Returns:
-        Category id by class index.
-
-    Raises:
-        ValueError: If the model has a class that the ground truth does not know, or one name twice.
-    """
-    ids = {category["name"]: category["id"] for category in gt["categories"]}
-    if unknown := [name for name in names.values() if name not in ids]:
-        raise ValueError(f"Expected the model's classes to be classes of the data, got {examples(unknown)} besides.")
-    if len(set(names.values())) < len(names):
-        repeated = [name for name in dict.fromkeys(names.values()) if list(names.values()).count(name) > 1]
-        raise ValueError(f"Expected the model's classes to have different names, got {examples(repeated)} repeatedly.")
-    return {index: ids[name] for index, name in names.items()}
+    check_arguments(protocol, bootstrap, seed, evaluator=evaluator)
+    sources = read_sources(gt, detections, data=data, split=split, images=images)
+    record = {**sources.record, **_protocol(evaluator, "det_ls")}
+    measured = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed, "evaluator": evaluator}
+    return _evaluation(sources.gt, sources.detections, record, measured, sources.images)
 
 
 def coco_detections(predictions: Predictions, truth: GroundTruth) -> list[Json]:
@@ -262,7 +269,9 @@ def coco_detections(predictions: Predictions, truth: GroundTruth) -> list[Json]:
     return read_detections(results, truth.coco, "the predictions")
 
 
-def check_arguments(protocol: str, bootstrap: int, seed: int, *, replicates: int = 0) -> None:
+def check_arguments(
+    protocol: str, bootstrap: int, seed: int, *, replicates: int = 0, evaluator: str = DEFAULT_EVALUATOR
+) -> None:
     """Raise before any work starts unless the arguments of the metrics are valid.
 
     Args:
@@ -270,14 +279,17 @@ def check_arguments(protocol: str, bootstrap: int, seed: int, *, replicates: int
         bootstrap: Replicates.
         seed: Seed.
         replicates: Smallest number of replicates.
+        evaluator: Name of an evaluator.
 
     Raises:
+        ImportError: If the evaluator is not installed.
         TypeError: If the replicates or the seed are no integer.
-        ValueError: If there is no such protocol, the replicates are too few, or the seed is negative.
+        ValueError: If there is no such protocol or evaluator, the replicates are too few, or the seed is negative.
     """
     check_integer("bootstrap", bootstrap, replicates)
     check_integer("seed", seed)
     get_protocol(protocol)
+    get_evaluator(evaluator)
 
 
 def _evaluation(
@@ -290,7 +302,9 @@ def _evaluation(
     """Evaluate checked ground truth and detections."""
     check_scores([d["score"] for d in detections], [d["image_id"] for d in detections])
     progress = _bar if measured["bootstrap"] else iter
-    metrics = metrics_from_coco(coco_evaluate(gt, detections), **measured, progress=progress)
+    counting = {key: value for key, value in measured.items() if key != "evaluator"}
+    matched = get_evaluator(measured["evaluator"])(gt, detections)
+    metrics = metrics_from_coco(matched, **counting, progress=progress)
     protocol = {
         **settings,
         "metrics": measured["protocol"],
@@ -327,12 +341,12 @@ def _warn(predictions: Predictions, truth: GroundTruth) -> None:
         LOGGER.warning(f"Images differ in size from their annotations, so boxes may not fit: {examples(resized)}.")
 
 
-def _protocol(*packages: str) -> dict[str, Any]:
-    """Describe pycocotools' part, with the versions of the packages that took part."""
+def _protocol(evaluator: str, *packages: str) -> dict[str, Any]:
+    """Describe the evaluator's part, with the versions of the packages that took part."""
     versions = {}
-    for package in packages:
+    for package in (*packages, evaluator):
         try:
             versions[package] = __version__ if package == "det_ls" else version(package)
         except PackageNotFoundError:
             versions[package] = "unknown"
-    return {"evaluator": "pycocotools", "evaluated_iou": "0.50:0.95", "evaluated_max_det": 100, "versions": versions}
+    return {"evaluator": evaluator, "evaluated_iou": "0.50:0.95", "evaluated_max_det": 100, "versions": versions}

@@ -86,6 +86,7 @@ def predict(
     device: object = None,
     workers: int = 8,
     end2end: bool | None = None,
+    single_cls: bool = False,
 ) -> Predictions:
     """Predict a dataset split. Labels are not read, and nothing is written.
 
@@ -104,6 +105,7 @@ def predict(
         end2end: Whether to use the NMS-free head of an end-to-end model such as YOLO26. None uses it where there is
             one, in every version; recent versions of ``yolo val`` use it with ``nms=False`` only, and the other head
             with NMS by default, as False does here.
+        single_cls: Whether NMS shall take all boxes for one class, as in ``yolo val single_cls=True``.
 
     Returns:
         The predictions.
@@ -146,6 +148,7 @@ def predict(
                 "max_det": max_det,
                 "device": device,
                 "workers": workers,
+                "single_cls": single_cls,
                 **head,
             },
         )
