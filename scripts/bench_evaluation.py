@@ -130,12 +130,13 @@ def run_row(row: str, n_images: int, replicates: int, ap_replicates: int) -> dic
         times |= run_metrics(gt, detections, row.split(", ")[1])
     elif row not in ("pycocotools", "faster-coco-eval"):
         from det_ls.evaluation.measure import metrics_from_coco
+        from det_ls.evaluation.settings import MeasureSettings
         from det_ls.metrics.average_precision import average_precision_numbers
         from det_ls.metrics.catalogue import FAMILIES, estimate
         from det_ls.metrics.matching import table_from_coco
         from det_ls.metrics.protocols import get_protocol
-        from det_ls.uncertainty.bootstrap import image_weights
         from det_ls.uncertainty.floor import calibration_floors
+        from det_ls.uncertainty.samples import image_weights
 
         if row == "derived numbers":
             with clock(times, "table"):
@@ -144,7 +145,7 @@ def run_row(row: str, n_images: int, replicates: int, ap_replicates: int) -> dic
                 calibration_floors(table)
             del table
             with clock(times, "no floors"):
-                metrics_from_coco(evaluator, simulations=0)
+                metrics_from_coco(evaluator, MeasureSettings(simulations=0))
             with clock(times, "row"):
                 metrics_from_coco(evaluator)
         else:

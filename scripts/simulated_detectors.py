@@ -3,7 +3,8 @@
 
 Scores follow h = Beta(a, b). A box of score s is right with probability s exactly: right boxes have scores from
 Beta(a + 1, b), wrong ones from Beta(a, b + 1), in the numbers that Bayes' rule asks for. The smaller a and b, the
-sharper the scores. Images of one group share an effect, which makes right boxes common and wrong ones rare in some groups.
+sharper the scores. Images of one group share an effect, which makes right boxes common and wrong ones rare in some
+groups.
 """
 
 from __future__ import annotations

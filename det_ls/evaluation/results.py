@@ -11,6 +11,7 @@ from typing import Any
 from det_ls.base.arguments import check_flag
 from det_ls.base.files import write_json
 from det_ls.data.coco import ImageId, Json, examples
+from det_ls.evaluation import present
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.metrics.catalogue import COCO_STATS, HEADLINE
 
@@ -19,7 +20,7 @@ METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE = "metrics.json", "predictions
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The result of an evaluation.
 
@@ -104,6 +105,30 @@ class Evaluation:
             result["train"] = {key: train[key] for key in (*values, "n_images", "n_gt", "intervals", "floors")}
             result["train_minus_val"] = self.gap
         return result
+
+    def summary(self) -> str:
+        """Write the headline numbers, one a line, with interval and floor where there are any."""
+        return present.summary(self)
+
+    def to_dataframe(self, table: str = "numbers", library: str | None = None) -> Any:
+        """Return the numbers as a data frame.
+
+        Args:
+            table: ``numbers``, one row a number, or ``classes``, one row a class.
+            library: ``pandas`` or ``polars``; None takes the first that is installed.
+
+        Returns:
+            A data frame of that library.
+        """
+        return present.to_dataframe(self, table, library)
+
+    def __repr__(self) -> str:
+        """Write the evaluation in about ten lines."""
+        return present.brief(self)
+
+    def _repr_html_(self) -> str:
+        """Show the evaluation in a notebook."""
+        return present.as_html(self)
 
     def save(self, folder: str | Path, exist_ok: bool = False) -> None:
         """Write ``predictions.json`` (COCO results) and ``metrics.json``, each complete or not at all.

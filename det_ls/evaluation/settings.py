@@ -6,9 +6,51 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from det_ls.base.arguments import check_fraction, check_integer
+from det_ls.base.arguments import check_flag, check_fraction, check_integer, check_number
+from det_ls.metrics.evaluators import DEFAULT_EVALUATOR, get_evaluator
 from det_ls.metrics.protocols import get_protocol
 from det_ls.uncertainty.intervals import LEAST_REPLICATES
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How a model predicts.
+
+    Attributes:
+        imgsz: Length of the longer side of the model's input, in pixels.
+        batch: Images a batch.
+        conf: Smallest score that is kept.
+        iou: IoU threshold of NMS.
+        max_det: Detections an image at most.
+        device: As in Ultralytics, for example ``cpu`` or ``0``; None chooses.
+        workers: Processes that load images.
+        end2end: Whether an end-to-end model uses its NMS-free head; None means yes.
+        single_cls: Whether NMS takes all boxes for one class.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If a value is out of range.
+    """
+
+    imgsz: int = 640
+    batch: int = 16
+    conf: float = 0.001
+    iou: float = 0.7
+    max_det: int = 300
+    device: object = None
+    workers: int = 8
+    end2end: bool | None = None
+    single_cls: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for name, least in (("imgsz", 1), ("batch", 1), ("max_det", 1), ("workers", 0)):
+            check_integer(name, getattr(self, name), least)
+        for name in ("conf", "iou"):
+            check_number(name, getattr(self, name), 0, 1)
+        if self.end2end is not None:
+            check_flag("end2end", self.end2end)
+        check_flag("single_cls", self.single_cls)
 
 
 @dataclass(frozen=True)
@@ -23,8 +65,10 @@ class MeasureSettings:
         level: Nominal coverage of the intervals, in (0, 1).
         threshold: ``lrp`` to choose the score threshold on other images, or the threshold itself, in [0, 1).
         miss_cost: What a missed object costs in that choice, where a false alarm costs 1.
+        evaluator: ``pycocotools``, or ``hotcoco``, which gives the same numbers faster and has to be installed.
 
     Raises:
+        ImportError: If the evaluator is not installed.
         TypeError: If a value has the wrong type.
         ValueError: If a value is out of range.
     """
@@ -36,6 +80,7 @@ class MeasureSettings:
     level: float = 0.95
     threshold: float | Literal["lrp"] = "lrp"
     miss_cost: float = 1.0
+    evaluator: str = DEFAULT_EVALUATOR
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -48,21 +93,13 @@ class MeasureSettings:
         check_integer("simulations", self.simulations)
         check_integer("seed", self.seed)
         check_fraction("level", self.level)
-        self._check_threshold()
-        if isinstance(self.miss_cost, bool) or not isinstance(self.miss_cost, (int, float)):
-            raise TypeError(f"miss_cost: expected a number above 0, got {self.miss_cost!r}.")
-        if not 0 < self.miss_cost < float("inf"):
-            raise ValueError(f"miss_cost: expected a number above 0, got {self.miss_cost!r}.")
-
-    def _check_threshold(self) -> None:
-        if self.threshold == "lrp":
-            return
-        message = f"threshold: expected 'lrp' or a number from 0 to below 1, got {self.threshold!r}."
-        if isinstance(self.threshold, bool) or not isinstance(self.threshold, (int, float)):
-            raise TypeError(message)
-        if not 0 <= self.threshold < 1:
-            raise ValueError(message)
+        if self.threshold != "lrp":
+            if isinstance(self.threshold, str):
+                raise TypeError(f"threshold: expected 'lrp' or a number, got {self.threshold!r}.")
+            check_number("threshold", self.threshold, 0, 1)
+        check_number("miss_cost", self.miss_cost, 0.01, 100)
+        get_evaluator(self.evaluator)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``metrics.json`` records: ``metrics`` is the protocol."""
+        """Return what ``metrics.json`` records; there ``metrics`` is the protocol."""
         return {("metrics" if key == "protocol" else key): value for key, value in asdict(self).items()}

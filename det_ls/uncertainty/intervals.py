@@ -2,8 +2,8 @@
 """Intervals and p-values from bootstrap replicates, corrected for their bias and skewness (BCa).
 
 Efron, "Better bootstrap confidence intervals", JASA 1987. A percentile interval of AP is shifted, since a resample
-holds images twice and AP rewards that: it can exclude its own estimate. BCa moves the percentiles by the share of replicates
-below the estimate (z0) and by how skewed the number is over the images (the acceleration, from a jackknife).
+holds images twice and AP rewards that: it can exclude its own estimate. BCa moves the percentiles by the share of
+replicates below the estimate (z0) and by how skewed the number is over the images (the acceleration, from a jackknife).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ KEYS = ["AP", "AP50", "AP75", "LaECE0", "LaACE0", "LRP", "oLRP", "DECE", "signed
 
 @pytest.mark.parametrize("protocol", ["det_ls", "reference"])
 def test_the_headline_keys_and_every_number_survive_json(protocol: str) -> None:
-    result = detection_metrics(*hard_set(), protocol=protocol, bootstrap=10)
+    result = detection_metrics(*hard_set(), protocol=protocol, bootstrap=100)
     written = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert list(HEADLINE) == KEYS
     assert list(written)[:12] == KEYS

@@ -111,7 +111,7 @@ def scene(tmp_path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[in
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("scene")
     gt, detections, files = scene(folder)
-    metrics = detection_metrics(gt, detections, bootstrap=30, ap_bootstrap=10, simulations=20)
+    metrics = detection_metrics(gt, detections, bootstrap=100, simulations=20)
     path = report.write_report(
         folder / "new" / "report.html",
         metrics,

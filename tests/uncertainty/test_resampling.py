@@ -83,7 +83,7 @@ def test_draws_are_reproducible_and_keep_the_number_of_images() -> None:
 
 
 def test_intervals_hold_the_value_and_name_what_they_describe() -> None:
-    result = detection_metrics(*ordinary_set(0, n_images=30), bootstrap=200, ap_bootstrap=50)
+    result = detection_metrics(*ordinary_set(0, n_images=30), bootstrap=200)
     for key in ("AP", "signed_gap", "brier", "nll", "auroc", "LRP", "oLRP", "LaACE0"):
         interval = result.intervals[key]
         assert interval.low < result.values[key] < interval.high, key
