@@ -53,9 +53,7 @@ def kept_numbers(plan: KeptPlan, weights: Weights, *, progress: Progress = iter)
         progress: Wraps the replicates' numbers.
 
     Returns:
-        ``precision``, ``recall``, ``fp_per_image``, ``LRP``, ``LaECE0``, ``DECE``, ``signed_gap``, ``signed_gap_iou``,
-        ``mean_score``, ``brier``, ``recoverable``, ``recoverable_nll`` and ``squared_error``; precision, recall, LRP
-        and LaECE0 by class too.
+        By key as in `det_ls.metrics.catalogue.KEPT`; precision, recall, LRP, LaECE0 and signed_gap by class too.
     """
     parts: list[Estimates] = []
     squared = np.full(weights.shape[1], np.nan)
@@ -94,6 +92,7 @@ def _numbers(plan: KeptPlan, sums: GridSums, place: Ints) -> Estimates:
             "LaECE0": class_mean(laece),
             "DECE": binned_error(gaps[None], n[None])[0],
             "signed_gap": ratio(total["gap"], n),
+            "absolute_gap": np.abs(ratio(total["gap"], n)),
             "signed_gap_iou": ratio(total["gap_iou"], total["n_iou"]),
             "mean_score": ratio(total["score"], n),
             "brier": brier,
