@@ -130,11 +130,13 @@ def run_row(row: str, n_images: int, replicates: int, ap_replicates: int) -> dic
         times |= run_metrics(gt, detections, row.split(", ")[1])
     elif row not in ("pycocotools", "faster-coco-eval"):
         from det_ls.evaluation.measure import metrics_from_coco
+        from det_ls.evaluation.settings import MeasureSettings
+        from det_ls.metrics.average_precision import average_precision_numbers
+        from det_ls.metrics.catalogue import FAMILIES, estimate
         from det_ls.metrics.matching import table_from_coco
         from det_ls.metrics.protocols import get_protocol
-        from det_ls.uncertainty.bootstrap import image_weights
         from det_ls.uncertainty.floor import calibration_floors
-        from det_ls.uncertainty.replicates import replicate_ap, replicate_numbers
+        from det_ls.uncertainty.samples import image_weights
 
         if row == "derived numbers":
             with clock(times, "table"):
@@ -143,18 +145,17 @@ def run_row(row: str, n_images: int, replicates: int, ap_replicates: int) -> dic
                 calibration_floors(table)
             del table
             with clock(times, "no floors"):
-                metrics_from_coco(evaluator, simulations=0)
+                metrics_from_coco(evaluator, MeasureSettings(simulations=0))
             with clock(times, "row"):
                 metrics_from_coco(evaluator)
         else:
             table = table_from_coco(evaluator)
             del evaluator
             with clock(times, "row"):
-                if row == "bootstrap":
-                    weights = image_weights(table.n_images, replicates, seed=0)
-                    replicate_numbers(table, weights, get_protocol("det_ls"))
-                else:
-                    replicate_ap(table, image_weights(table.n_images, ap_replicates, seed=0))
+                of_ap = row == "AP bootstrap"
+                weights = image_weights(table.n_images, ap_replicates if of_ap else replicates, seed=0)
+                families = tuple(f for f in FAMILIES if (f is average_precision_numbers) == of_ap)
+                estimate(table, weights, get_protocol("det_ls"), families=families)
     times["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return times
 

@@ -87,6 +87,7 @@ def compare(words: Sequence[str]) -> None:
     from det_ls.evaluation.evaluate import evaluate
     from det_ls.evaluation.results import check_save_dir
     from det_ls.report import write_comparison
+    from det_ls.report.words import ascii_text, comparison_text
 
     settings = [key for key in inspect.signature(evaluate).parameters if key not in {"model", "train_images"}]
     arguments = _arguments(words, "compare", ["a", "b", *settings], ("a", "b"))
@@ -107,7 +108,8 @@ def compare(words: Sequence[str]) -> None:
         protocol={pair.names[0]: pair.a.protocol, pair.names[1]: pair.b.protocol},
         exist_ok=exist_ok,
     )
-    lines = [pair.differences[key].words for key in _headline() if key in pair.differences]
+    shown = [pair.differences[key] for key in _headline() if key in pair.differences]
+    lines = [ascii_text(f"{found.key}: {comparison_text(found, pair.names)}") for found in shown]
     lines.append(
         "The intervals cover the choice of images. Two training runs also differ by their seeds: repeat with several."
     )
@@ -125,6 +127,8 @@ def table(evaluation: Evaluation) -> str:
         calibration error what a calibrated detector would read. An interval that does not say where the true error
         lies has an asterisk, which a last line explains.
     """
+    from det_ls.report.words import floor_text
+
     numbers = evaluation.metrics
     lines = [
         protocol_line(numbers),
@@ -143,7 +147,7 @@ def table(evaluation: Evaluation) -> str:
         how = numbers.definitions[key]
         line = f"{key:>12}  {value:>9.4f}  {span:>20}  {_overlap(how):>9}  {how['bins'] or '':>14}"
         if floor is not None:
-            line += f"  {floor.p95:.4f}, {floor.verdict(value)}"
+            line += f"  {floor.p95:.4f}, {floor_text(value, floor)}"
         lines.append(line.rstrip())
     if evaluation.train is not None:
         lines.append(
@@ -174,9 +178,9 @@ def protocol_line(metrics: DetectionMetrics) -> str:
 
 def _overlap(definition: Mapping[str, Any]) -> str:
     """Write the IoU of a number's true positives in ASCII, which every console can print."""
-    from det_ls.report.words import overlap_text
+    from det_ls.report.words import ascii_text, overlap_text
 
-    return overlap_text(definition).removeprefix("IoU ").replace("\N{GREATER-THAN OR EQUAL TO}", ">=")
+    return ascii_text(overlap_text(definition, named=False))
 
 
 def _headline() -> tuple[str, ...]:

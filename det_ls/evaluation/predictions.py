@@ -25,6 +25,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, YAML, ops
 
 from det_ls.data.ground_truth import image_size
 from det_ls.evaluation.detector import Detector, load_detector, plain_names
+from det_ls.evaluation.settings import PredictionSettings
 from det_ls.stock.expect import Method, expect
 from det_ls.stock.logs import quiet
 
@@ -116,7 +117,7 @@ def predict(
         ValueError: If an argument is out of range, or the model or the dataset is not valid.
     """
     expect("validator", *ASSUMPTIONS)
-    check_settings(imgsz=imgsz, batch=batch, conf=conf, iou=iou, max_det=max_det, workers=workers)
+    PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end, single_cls)  # checks them
     detector = load_detector(model)
     head = _head(detector, end2end)
     if isinstance(data, Mapping):
@@ -168,32 +169,6 @@ def predict(
             "device": str(validator.device),
         },
     )
-
-
-def check_settings(
-    *, imgsz: object, batch: object, conf: object, iou: object, max_det: object, workers: object
-) -> None:
-    """Check the settings of :func:`predict`: positive integers, and ``conf`` and ``iou`` from 0 to 1.
-
-    Raises:
-        TypeError: If one has the wrong type.
-        ValueError: If one is out of range.
-    """
-    for name, value, smallest in (
-        ("imgsz", imgsz, 1),
-        ("batch", batch, 1),
-        ("max_det", max_det, 1),
-        ("workers", workers, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"Expected {name} to be an integer, got {value!r}.")
-        if value < smallest:
-            raise ValueError(f"Expected {name} to be at least {smallest}, got {value}.")
-    for name, number in (("conf", conf), ("iou", iou)):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise TypeError(f"Expected {name} to be a number, got {number!r}.")
-        if not 0 <= number <= 1:
-            raise ValueError(f"Expected {name} to be from 0 to 1, got {number}.")
 
 
 class _ImageDataset(YOLODataset):
