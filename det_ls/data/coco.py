@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.memory import paused_collection
+
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
 
@@ -30,6 +32,7 @@ Floats = NDArray[np.float64]
 LARGEST_ID = 2**53  # of those that a float holds exactly
 
 
+@paused_collection()
 def load_coco(source: object, what: str) -> Any:
     """Read a JSON file, or return JSON that is loaded already.
 
@@ -56,6 +59,7 @@ def load_coco(source: object, what: str) -> Any:
         raise ValueError(f"Expected {what}='{path}' to be a JSON file, got content that cannot be read.") from error
 
 
+@paused_collection()
 def read_ground_truth(source: object, what: str = "gt") -> Json:
     """Read and check COCO instances.
 
@@ -113,6 +117,7 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
     }
 
 
+@paused_collection()
 def read_detections(source: object, gt: Json, what: str = "detections") -> list[Json]:
     """Read COCO results and check them against the ground truth.
 
