@@ -22,14 +22,17 @@ def recover_targets(logits: torch.Tensor, gradient: torch.Tensor) -> torch.Tenso
     """Return the foreground rows' targets, (N, K), from the head's (B, K, A) logits and their gradient."""
     x = logits.detach().double().permute(0, 2, 1).flatten(0, 1)
     g = gradient.detach().double().permute(0, 2, 1).flatten(0, 1)
-    scale = (g / x.sigmoid()).median()
+    scale = (g / x.sigmoid()).median(0).values  # of each class: they may be weighted
     targets = x.sigmoid() - g / scale
     return targets[targets.abs().sum(1) > 1e-3]
 
 
-def recover_class_targets(logits: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """Return a classifier's targets, (N, K): for mean cross-entropy d loss / d x = (softmax(x) - t) / N."""
-    return logits.detach().double().softmax(1) - len(logits) * gradient.detach().double()
+def recover_class_targets(logits: torch.Tensor, gradient: torch.Tensor, processes: int = 1) -> torch.Tensor:
+    """Return a classifier's targets, (N, K): for mean cross-entropy d loss / d x = (softmax(x) - t) / N.
+
+    Ultralytics multiplies the loss by the number of processes.
+    """
+    return logits.detach().double().softmax(1) - len(logits) / processes * gradient.detach().double()
 
 
 class Records(list):
@@ -75,8 +78,10 @@ def watch_training(file: Path | None = None) -> Iterator[Records]:
     def on_train_batch_end(trainer) -> None:
         halves = {}
         for name, scores in trainer.captured_scores.items():
-            recover = recover_class_targets if scores.ndim == 2 else recover_targets
-            rows = recover(scores, scores.grad)
+            if scores.ndim == 2:
+                rows = recover_class_targets(scores, scores.grad, max(1, trainer.world_size))
+            else:
+                rows = recover_targets(scores, scores.grad)
             if len(rows):
                 halves[name] = (rows / rows.amax(1, keepdim=True)).tolist()
         records.append({"epoch": trainer.epoch, "run": str(trainer.save_dir), "halves": halves})
