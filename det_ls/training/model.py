@@ -136,7 +136,7 @@ def _prepared(
         refuse_keys(arguments, f"expected a trainer derived from one of det_ls.training.tasks, got {name}.")
     else:
         request = Request.parse(arguments)
-        check_data(request, arguments.get("data"), arguments.get("single_cls"), trainer.target_names)
+        check_data(trainer, request, arguments.get("data"), arguments.get("single_cls"))
         if request.given:  # the typed value replaces the keys that it was parsed from, those of cfg= included
             kwargs = {**split_keys(kwargs)[1], PREFIX: request}
         if isinstance(arguments.get("data"), (list, tuple)) and not hasattr(engine, "MultiTrainer"):

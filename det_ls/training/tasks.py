@@ -51,6 +51,7 @@ class ClassificationTrainer(LabelSmoothingTrainerMixin, StockClassificationTrain
     """The stock classification trainer with the label-smoothing keys."""
 
     task = "classify"
+    names_in_yaml = False
 
 
 class WorldTrainer(PromptTrainerMixin, StockWorldTrainer):

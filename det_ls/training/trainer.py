@@ -46,12 +46,14 @@ class LabelSmoothingTrainerMixin(_Base):
     Attributes:
         task: The one task that it trains, for a sentence in place of a failure far inside Ultralytics; None for any.
         family: The family of models that it trains: "" for the usual ones, ``World`` or ``YOLOE``.
+        names_in_yaml: Whether its data sets name their classes in a data YAML, and not by folders.
         request: The keys in force and their table; on resume those of the checkpoint.
         policy: Which smoothing matrix is in force in which epoch; None without smoothing.
     """
 
     task: str | None = None
     family: str = ""
+    names_in_yaml: bool = True
     request: Request
     policy: Policy | None = None
 
@@ -108,7 +110,7 @@ class LabelSmoothingTrainerMixin(_Base):
         for key, value in self.smoothing.to_args().items():
             setattr(self.args, key, value)
         if not isinstance(self.args.data, dict):
-            check_data(self.request, self.args.data, self.args.single_cls, self.target_names)
+            check_data(type(self), self.request, self.args.data, self.args.single_cls)
         self._new_folders = new_folders(self.args)
 
     def _go_on_with(self, last: Path) -> None:
@@ -276,23 +278,22 @@ class LabelSmoothingTrainerMixin(_Base):
 
 
 def check_data(
-    request: Request,
-    data: object,
-    single_cls: object = False,
-    target_names: Callable[[Request, Sequence[str]], list[str]] = LabelSmoothingTrainerMixin.target_names,
+    trainer: type[LabelSmoothingTrainerMixin], request: Request, data: object, single_cls: object = False
 ) -> None:
     """Check keys against the classes of every data set that is on this machine.
 
     Args:
+        trainer: The trainer's class.
         request: The keys.
         data: One data set or several.
         single_cls: Whether training takes all classes for one.
-        target_names: The trainer's :meth:`LabelSmoothingTrainerMixin.target_names`.
 
     Raises:
         ValueError: If a value does not fit the classes of one of the data sets.
     """
+    if not trainer.names_in_yaml:
+        return
     for item in data if isinstance(data, (list, tuple)) else [data]:
         if isinstance(item, (str, Path)) and (file := local_data_file(item)) is not None:
             names = ordered_names({0: "item"} if single_cls else class_names(file))
-            request.check(target_names(request, names))
+            request.check(trainer.target_names(request, names))

@@ -264,16 +264,17 @@ def test_a_stock_classification_loss_that_is_another_is_named(monkeypatch):
 # Why RT-DETR is refused
 
 
-def test_varifocal_loss_gives_a_smoothed_share_no_place_to_rest():
+@pytest.mark.parametrize("share", [0.001, 0.03, 0.2, 0.45])
+def test_varifocal_loss_gives_a_smoothed_share_no_place_to_rest(share):
     """With stock's weights its gradient pushes another class's logit down wherever it is, below its target too."""
-    share = torch.tensor([[[0.03]]])
-    for probability in (1e-4, 1e-3, 0.01, 0.029, 0.1, 0.5):
+    target = torch.tensor([[[share]]])
+    for probability in (1e-5, 1e-4, 1e-3, 0.01, 0.029, 0.1, 0.19, 0.4, 0.44, 0.5, 0.9):
         logit = torch.logit(torch.tensor([[[probability]]])).requires_grad_()
-        VarifocalLoss(1.5, 0.25)(logit, share, torch.zeros(1, 1, 1)).backward()
+        VarifocalLoss(1.5, 0.25)(logit, target, torch.zeros(1, 1, 1)).backward()
         assert logit.grad.item() > 0
         bce = logit.detach().clone().requires_grad_()
-        binary_cross_entropy_with_logits(bce, share).backward()
-        assert (bce.grad.item() > 0) is (probability > 0.03)  # as smoothing means it
+        binary_cross_entropy_with_logits(bce, target).backward()
+        assert (bce.grad.item() > 0) is (probability > share)  # as smoothing means it
 
 
 def test_varifocal_loss_forgets_the_other_classes_when_their_share_counts_as_a_match():

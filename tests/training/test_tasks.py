@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -199,6 +200,18 @@ def test_a_classifiers_validation_loss_is_the_plain_cross_entropy(task_data, qui
     model.add_callback("on_fit_epoch_end", on_fit_epoch_end)
     model.train(data=str(task_data("classify")), label_smoothing=0.3, **quickly(quick, "classify"))
     assert seen[0][1] == pytest.approx(seen[0][0], abs=2e-3)
+
+
+def test_a_classifiers_folder_is_read_for_its_classes_whatever_else_is_in_it(task_data, quick, tmp_path):
+    data = shutil.copytree(task_data("classify"), tmp_path / "data")
+    (data / "notes.yaml").write_text("author: someone\n")
+    arguments = {**quickly(quick, "classify"), "data": str(data)}
+    with pytest.raises(ValueError, match="expected a class of the data, got 'pink'"):
+        det_ls.YOLO("yolo11n-cls.yaml").train(label_smoothing={"pink": 0.1}, **arguments)
+    assert not Path(quick["project"]).exists()
+    with watch_training() as records:
+        det_ls.YOLO("yolo11n-cls.yaml").train(label_smoothing={"default": 0.1}, **arguments)
+    assert_epsilon(records, 0.1)
 
 
 # Open vocabularies
