@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from det_ls.smoothing.columns import column_names
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -154,7 +156,7 @@ class ScheduledPolicy(Policy):
         """Return one column ``label_smoothing``, or one for each key of a mapping."""
         scale, epsilon = self.scale(epoch, epochs), self._smoothing.label_smoothing
         if isinstance(epsilon, Mapping):
-            return {f"label_smoothing/{_column(key)}": scale * eps for key, eps in epsilon.items()}
+            return {name: scale * epsilon[key] for key, name in column_names(epsilon).items()}
         return {"label_smoothing": scale * epsilon}
 
 
@@ -204,8 +206,3 @@ def register_policy(name: str) -> Callable[[Factory], Factory]:
         return factory
 
     return register
-
-
-def _column(key: str | int) -> str:
-    """Make a class name safe as a CSV column."""
-    return str(key).replace(",", " ")

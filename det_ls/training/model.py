@@ -21,6 +21,7 @@ from det_ls.smoothing.settings import PREFIX, split_keys
 from det_ls.training.families import RTDETR as RTDETR_FAMILY
 from det_ls.training.families import WHY_NOT_RTDETR, WORLD, family_of
 from det_ls.training.families import YOLOE as YOLOE_FAMILY
+from det_ls.training.resume import check_resume
 from det_ls.training.tasks import TRAINERS
 from det_ls.training.trainer import LabelSmoothingTrainerMixin, check_data
 
@@ -105,8 +106,8 @@ class YOLO(ultralytics.YOLO):
             TypeError: If a key is unknown or has the wrong type.
             ValueError: If a key is out of range, does not fit the data, or cannot take effect here.
         """
-        trainer, kwargs = _prepared(TRAINERS[""], str(self.task), trainer, kwargs)
-        return super().train(trainer=trainer, **kwargs)
+        trainer, kwargs = _prepared(self, TRAINERS[""], trainer, kwargs)
+        return _checked(super().train(trainer=trainer, **kwargs), kwargs)
 
     val = _refusing(ultralytics.YOLO, "val", _mode_refusal("val"))
     predict = _refusing(ultralytics.YOLO, "predict", _mode_refusal("predict"))
@@ -117,10 +118,16 @@ class YOLO(ultralytics.YOLO):
 
 
 def _prepared(
-    trainers: Mapping[str, type[LabelSmoothingTrainerMixin]], task: str, trainer: Any, kwargs: dict[str, Any]
+    model: Any, trainers: Mapping[str, type[LabelSmoothingTrainerMixin]], trainer: Any, kwargs: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Choose the trainer and check the keys, or refuse them, before anything else happens."""
-    arguments = _with_cfg(kwargs)
+    arguments, task = _with_cfg(kwargs), str(model.task)
+    several = isinstance(arguments.get("data"), (list, tuple))
+    if several and not arguments["data"]:
+        raise ValueError("data: expected a data set or several, got an empty list.")
+    if several and arguments.get("resume"):
+        raise ValueError("resume: expected one data set, got several, which Ultralytics would train anew.")
+    check_resume(arguments.get("resume"), model.ckpt_path or model.overrides.get("model"), model.ckpt)
     if trainer is None:
         trainer = trainers.get(task)
     if trainer is None:
@@ -136,12 +143,22 @@ def _prepared(
         refuse_keys(arguments, f"expected a trainer derived from one of det_ls.training.tasks, got {name}.")
     else:
         request = Request.parse(arguments)
+        if not arguments.get("resume"):
+            request.check_epsilon()
         check_data(trainer, request, arguments.get("data"), arguments.get("single_cls"))
         if request.given:  # the typed value replaces the keys that it was parsed from, those of cfg= included
             kwargs = {**split_keys(kwargs)[1], PREFIX: request}
-        if isinstance(arguments.get("data"), (list, tuple)) and not hasattr(engine, "MultiTrainer"):
+        if several and not hasattr(engine, "MultiTrainer"):
             raise ValueError(f"data: expected one data set with ultralytics {ultralytics.__version__}, got several.")
     return trainer, kwargs
+
+
+def _checked(results: Any, kwargs: dict[str, Any]) -> Any:
+    """Return what training returned, unless it was to train on several data sets and failed on each."""
+    several = _with_cfg(kwargs).get("data")
+    if isinstance(several, (list, tuple)) and not any((results or {}).values()):
+        raise RuntimeError(f"data: expected a usable data set among {len(several)}, got none: each failed, see above.")
+    return results
 
 
 OTHER_MODES = ("val", "predict", "track", "export", "benchmark", "tune")
@@ -157,8 +174,8 @@ def _training_family(family: type, trainers: Mapping[str, type[LabelSmoothingTra
     stock: Any = family
 
     def train(self: Any, trainer: Any = None, **kwargs: Any) -> Any:
-        trainer, kwargs = _prepared(trainers, str(self.task), trainer, kwargs)
-        return stock.train(self, trainer=trainer, **kwargs)
+        trainer, kwargs = _prepared(self, trainers, trainer, kwargs)
+        return _checked(stock.train(self, trainer=trainer, **kwargs), kwargs)
 
     train.__doc__ = YOLO.train.__doc__
     refusals = {mode: _refusing(family, mode, _mode_refusal(mode)) for mode in OTHER_MODES}

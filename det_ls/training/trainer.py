@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING, Any
 import ultralytics
 from ultralytics.cfg import cfg2dict
 from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import DEFAULT_CFG, LOGGER
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_ls.data.locate import class_names, dataset_root, local_data_file
 from det_ls.losses.families import copy_progress, criterion_with_matrix, describe, set_smoothing_matrix
+from det_ls.smoothing.columns import csv_cell
 from det_ls.smoothing.policy import EpochFacts, Policy
 from det_ls.smoothing.request import Request
-from det_ls.smoothing.settings import LabelSmoothing, ordered_names, split_keys
+from det_ls.smoothing.settings import LabelSmoothing, check_unique, ordered_names, split_keys
 from det_ls.stock.logs import without_lines
 from det_ls.stock.patches import before_ddp_launch, replaced, without
 from det_ls.training.assumptions import check_trainer
+from det_ls.training.checkpoints import kept_whole, repair_run, unwritten_row
 from det_ls.training.families import family_of, mismatch
 from det_ls.training.policy_state import STATE_KEY, restore, saved_with, share
+from det_ls.training.resume import check_resume, refuse_finished
 from det_ls.training.run_folder import TABLE_COPY, copy_table, new_folders, remove_empty
 
 if TYPE_CHECKING:
@@ -84,6 +87,8 @@ class LabelSmoothingTrainerMixin(_Base):
                 f"which trains {self.task!r}."
             )
         self.request = Request.of_keys({**cfg_keys, **override_keys})
+        if not overrides.get("resume"):
+            self.request.check_epsilon()
         self._new_folders: list[Path] = []
         self._criterion: Any = None
         with dataset_root(overrides.get("data") or cfg.get("data")):
@@ -101,6 +106,8 @@ class LabelSmoothingTrainerMixin(_Base):
         Args:
             overrides: As in Ultralytics.
         """
+        if self.args.resume is not True:
+            check_resume(self.args.resume, None, None)
         with without_lines("label_smoothing"):  # stock's notice that the key was removed: here it is not
             super().check_resume(overrides)
         if self.resume:
@@ -116,7 +123,9 @@ class LabelSmoothingTrainerMixin(_Base):
     def _go_on_with(self, last: Path) -> None:
         """Go on with the checkpoint's keys; another value given on resume is ignored, and said to be."""
         asked = self.request
-        keys, _ = split_keys(load_checkpoint(last)[1].get("train_args", {}))
+        checkpoint = load_checkpoint(last)[1]
+        refuse_finished(last, checkpoint)
+        keys, _ = split_keys(checkpoint.get("train_args", {}))
         keys.pop(STATE_KEY, None)  # the policy's, see _load_checkpoint_state
         self.request = Request.of_keys(keys, table_copy=last.parent.parent / TABLE_COPY)
         for key in asked.differing(self.request):
@@ -172,7 +181,9 @@ class LabelSmoothingTrainerMixin(_Base):
         try:
             with dataset_root(self.args.data):
                 data = self._stock_dataset()
-            names = self.target_names(self.request, ordered_names(data["names"]))
+            classes = ordered_names(data["names"])
+            check_unique(classes)
+            names = self.target_names(self.request, classes)
             self.request.check(names)
             self.policy = self.request.policy(names)
             ready = True
@@ -217,6 +228,8 @@ class LabelSmoothingTrainerMixin(_Base):
             ckpt: As in Ultralytics.
         """
         super().resume_training(ckpt)
+        if ckpt is not None and self.resume and RANK in {-1, 0}:
+            repair_run(Path(self.save_dir), Path(self.args.resume), ckpt)
         if self.policy is None:
             LOGGER.info("label smoothing: off, using the stock criterion")
             return
@@ -260,16 +273,27 @@ class LabelSmoothingTrainerMixin(_Base):
         if self.policy is not None:
             metrics = {**metrics, **self.policy.logged(self.epoch, self.epochs)}
             self.policy.observe(EpochFacts(self.epoch, self.epochs, metrics))
-        super().save_metrics(metrics)
+        try:
+            super().save_metrics({csv_cell(name): value for name, value in metrics.items()})
+        except OSError as error:
+            raise unwritten_row(Path(self.csv), error) from error
 
     def save_model(self) -> Any:
-        """Save the checkpoints as stock does, with the policy's state.
+        """Save the checkpoints as stock does, each complete or not at all, with the policy's state.
 
         Returns:
             What stock returns.
+
+        Raises:
+            OSError: If there is no room; the checkpoints before are kept.
         """
-        with saved_with(self.args, self.policy):
+        with saved_with(self.args, self.policy), kept_whole():
             return super().save_model()  # type: ignore[func-returns-value,no-any-return,unused-ignore]
+
+    def final_eval(self) -> None:
+        """Strip the checkpoints and validate best.pt as stock does; each file is complete at every moment."""
+        with kept_whole():
+            super().final_eval()
 
     def _criterion_owner(self) -> Any:
         """Return the model whose ``criterion`` the training step uses, inside DDP, compile and distillation."""
@@ -280,7 +304,7 @@ class LabelSmoothingTrainerMixin(_Base):
 def check_data(
     trainer: type[LabelSmoothingTrainerMixin], request: Request, data: object, single_cls: object = False
 ) -> None:
-    """Check keys against the classes of every data set that is on this machine.
+    """Check classes, and keys against them, of every data set that is on this machine.
 
     Args:
         trainer: The trainer's class.
@@ -289,11 +313,12 @@ def check_data(
         single_cls: Whether training takes all classes for one.
 
     Raises:
-        ValueError: If a value does not fit the classes of one of the data sets.
+        ValueError: If a data set has a class name twice, or a value does not fit its classes.
     """
     if not trainer.names_in_yaml:
         return
     for item in data if isinstance(data, (list, tuple)) else [data]:
         if isinstance(item, (str, Path)) and (file := local_data_file(item)) is not None:
             names = ordered_names({0: "item"} if single_cls else class_names(file))
+            check_unique(names)
             request.check(trainer.target_names(request, names))
