@@ -15,7 +15,7 @@ def column_names(keys: Iterable[str | int]) -> dict[str | int, str]:
         keys: Class names, class indices or ``default``.
 
     Returns:
-        Different names of one line each, by key.
+        Different names of one line each, by key; quotes are single ones, as readers differ about doubled ones.
 
     Examples:
         >>> for key, name in column_names(["cat", "a\nb", "a b", 1, "1"]).items():
@@ -28,7 +28,7 @@ def column_names(keys: Iterable[str | int]) -> dict[str | int, str]:
     """
     names: dict[str | int, str] = {}
     for key in keys:
-        plain = PREFIX + " ".join("".join(c if c.isprintable() else " " for c in str(key)).split())
+        plain = PREFIX + " ".join("".join(c if c.isprintable() else " " for c in str(key)).replace('"', "'").split())
         name, count = plain, 1
         while name in names.values():
             count += 1

@@ -25,10 +25,10 @@ def test_names_of_all_kinds_make_a_table(quick, tmp_path):
     assert len(model.trainer.csv.read_text(encoding="utf-8").splitlines()) == 3
     columns = {name: float(value) for name, value in rows[0].items() if name.startswith("label_smoothing/")}
     assert columns == pytest.approx({
-        'label_smoothing/nut, 5"': 0.01, "label_smoothing/two lines": 0.02, "label_smoothing/=1+1": 0.03,
+        "label_smoothing/nut, 5'": 0.01, "label_smoothing/two lines": 0.02, "label_smoothing/=1+1": 0.03,
         "label_smoothing/@SUM(A1)": 0.04, "label_smoothing/two lines (2)": 0.05, "label_smoothing/-": 0.06,
         "label_smoothing/snow ☃": 0.07,
     })  # fmt: skip
     assert not any(name.startswith(tuple("=+-@")) for name in rows[0])
     results = torch_load(model.trainer.last, map_location="cpu")["train_results"]  # as Ultralytics reads it
-    assert results['label_smoothing/nut, 5"'] == pytest.approx([0.01, 0.01])
+    assert results["label_smoothing/nut, 5'"] == pytest.approx([0.01, 0.01])
