@@ -63,20 +63,26 @@ def draw_data(folder: Path) -> Path:
     return file
 
 
+class Trainer(det_ls.DetectionTrainer):  # type: ignore[misc]
+    """The trainer, which tells when it begins and ends to write a checkpoint."""
+
+    pipe: Any = None
+
+    def save_model(self) -> Any:
+        """Save the checkpoints, and tell when."""
+        self.pipe.send(time.monotonic())
+        result = super().save_model()
+        self.pipe.send(time.monotonic())
+        return result
+
+
 def train(data: str, folder: str, pipe: Any) -> None:
     """Train a run in this process, and tell at the end of each phase that it is over."""
-
-    class Told(det_ls.DetectionTrainer):  # type: ignore[misc]
-        def save_model(self) -> Any:
-            pipe.send(time.monotonic())
-            result = super().save_model()
-            pipe.send(time.monotonic())
-            return result
-
+    Trainer.pipe = pipe
     model = det_ls.YOLO("yolo11n.yaml")
     model.add_callback("on_train_start", lambda trainer: pipe.send(time.monotonic()))
     model.train(
-        trainer=Told, data=data, epochs=EPOCHS, label_smoothing=EPSILON, label_smoothing_schedule="linear", imgsz=64,
+        trainer=Trainer, data=data, epochs=EPOCHS, label_smoothing=EPSILON, label_smoothing_schedule="linear", imgsz=64,
         batch=4, nbs=4, warmup_epochs=0, device="cpu", workers=0, plots=False, amp=False, optimizer="SGD", lr0=1e-4,
         mosaic=0.0, project=str(Path(folder).parent), name=Path(folder).name, exist_ok=True,
     )  # fmt: skip
@@ -126,8 +132,11 @@ def kill(data: Path, run: Path, phase: str, delay: float) -> None:
     receiver, sender = FORK.Pipe(duplex=False)
     process = started(run.with_suffix(".log"), train, str(data), str(run), sender)
     sender.close()
-    for _ in range(PHASES.index(phase) + 1):
-        receiver.recv()
+    try:
+        for _ in range(PHASES.index(phase) + 1):
+            receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"{run.name}: expected a run to kill, got one that failed, see {run}.log.") from None
     time.sleep(delay)
     os.kill(process.pid, signal.SIGKILL)
     process.join()

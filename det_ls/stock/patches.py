@@ -160,6 +160,60 @@ def checkpoints_written(
 
 
 @contextmanager
+def tuner_runs(module: str, keys: Mapping[str, object]) -> Iterator[None]:
+    """Let the runs of Ultralytics' tuner be started as another module's, with keys that its config does not know.
+
+    It assumes that the tuner makes its config with the global ``get_cfg`` of ``engine.tuner``, hands ``vars`` of it and
+    what it searches as ``key=value`` words to each run, and starts a run as ``python -m ultralytics.cfg.__init__`` with
+    ``subprocess.run`` of ``engine.tuner`` or ``engine.trainer``.
+
+    Args:
+        module: The module that takes the words, beginning with ``train``.
+        keys: Values by key.
+
+    Raises:
+        RuntimeError: If no run was started in this way.
+    """
+    import subprocess
+
+    import ultralytics
+    from ultralytics.engine import trainer, tuner
+
+    stock_cfg: Any = vars(tuner)["get_cfg"]
+    started: list[Any] = []
+
+    def get_cfg(*args: Any, **kwargs: Any) -> Any:
+        config = stock_cfg(*args, **kwargs)
+        vars(config).update(keys)
+        return config
+
+    class Subprocess:
+        """``subprocess`` whose ``run`` starts our runs in place of the tuner's."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(subprocess, name)
+
+        def run(self, command: Any, *args: Any, **kwargs: Any) -> Any:
+            words = list(command)
+            if words[1:4] == ["-m", "ultralytics.cfg.__init__", "train"]:
+                started.append(words)
+                words[2] = module
+            return subprocess.run(words, *args, **kwargs)
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(tuner, "get_cfg", get_cfg))
+        for owner in (tuner, trainer):
+            if "subprocess" in vars(owner):
+                stack.enter_context(replaced(owner, "subprocess", Subprocess()))
+        yield
+    if not started:
+        raise RuntimeError(
+            f"ultralytics: expected a version whose tuner starts its runs with subprocess.run, got "
+            f"{ultralytics.__version__}."
+        )
+
+
+@contextmanager
 def datasets_folder(folder: Path | None) -> Iterator[None]:
     """Let Ultralytics look for data sets, and download them, in a folder.
 

@@ -18,12 +18,14 @@ from ultralytics.utils import YAML, checks
 
 from det_ls.smoothing.request import Request, refuse_keys
 from det_ls.smoothing.settings import PREFIX, split_keys
+from det_ls.stock.patches import tuner_runs
 from det_ls.training.families import RTDETR as RTDETR_FAMILY
 from det_ls.training.families import WHY_NOT_RTDETR, WORLD, family_of
 from det_ls.training.families import YOLOE as YOLOE_FAMILY
 from det_ls.training.resume import check_resume
 from det_ls.training.tasks import TRAINERS
 from det_ls.training.trainer import LabelSmoothingTrainerMixin, check_data
+from det_ls.training.tune import keys_of_runs, searched_bounds
 
 
 def _refusing(base: type, mode: str, why: str) -> Callable[..., Any]:
@@ -41,7 +43,7 @@ def _refusing(base: type, mode: str, why: str) -> Callable[..., Any]:
 def _mode_refusal(mode: str) -> str:
     """Say why a mode other than train refuses the keys."""
     if mode == "tune":
-        return "expected in train mode only, got mode 'tune', whose runs are stock processes that would drop it."
+        return "expected a YOLO model in tune mode, got one of another family."
     return f"expected in train mode only, got mode {mode!r}, where it would have no effect."
 
 
@@ -114,7 +116,36 @@ class YOLO(ultralytics.YOLO):
     track = _refusing(ultralytics.YOLO, "track", _mode_refusal("track"))
     export = _refusing(ultralytics.YOLO, "export", _mode_refusal("export"))
     benchmark = _refusing(ultralytics.YOLO, "benchmark", _mode_refusal("benchmark"))
-    tune = _refusing(ultralytics.YOLO, "tune", _mode_refusal("tune"))
+
+    def tune(self, use_ray: bool = False, iterations: int = 300, *args: Any, **kwargs: Any) -> Any:
+        """Tune hyperparameters as Ultralytics does, each run with the label-smoothing keys.
+
+        Args:
+            use_ray: As in Ultralytics; not with label-smoothing keys.
+            iterations: As in Ultralytics.
+            *args: As in Ultralytics.
+            **kwargs: As in Ultralytics, and the keys of :class:`det_ls.smoothing.settings.LabelSmoothing`. Epsilon is
+                searched where ``space=`` has bounds for ``label_smoothing``, and is in force as given otherwise.
+
+        Returns:
+            What Ultralytics' ``tune`` returns.
+
+        Raises:
+            TypeError: If a key is unknown or has the wrong type.
+            ValueError: If a key or a bound is out of range or does not fit the data, or cannot take effect.
+        """
+        keys, rest = split_keys(kwargs)
+        bounds = searched_bounds(kwargs.get("space"))
+        refuse_keys({k: v for k, v in _with_cfg(rest).items() if k not in rest}, "expected as a keyword of tune.")
+        if not keys and bounds is None:
+            return super().tune(use_ray, iterations, *args, **rest)
+        if use_ray:
+            refuse_keys({**keys, PREFIX: 0.0}, "expected use_ray=False, got Ray, whose runs are not tested with it.")
+        keys = keys_of_runs(keys, bounds)
+        widest = keys if bounds is None else {**keys, PREFIX: bounds[1]}
+        _prepared(self, TRAINERS[""], None, {**rest, **widest, "resume": None})  # its resume= is of the search
+        with tuner_runs("det_ls.cli", keys):
+            return super().tune(use_ray, iterations, *args, **rest)
 
 
 def _prepared(
