@@ -3,42 +3,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-PREFIX = "label_smoothing/"  # also what keeps a name such as =1+1 from being read as a formula
+PREFIX = "label_smoothing/"
 
 
 def column_names(keys: Iterable[str | int]) -> dict[str | int, str]:
-    r"""Name a column for each key of a mapping.
+    """Name a column for each key of a mapping, in results.csv and in whatever else logs a run.
 
     Args:
         keys: Class names, class indices or ``default``.
 
     Returns:
-        Different names of one line each, by key; quotes are single ones, as readers differ about doubled ones.
+        Different names by key, of letters, digits, spaces and ``_ . - /``: what each logger that Ultralytics knows
+        takes, and no spreadsheet takes for a formula.
 
     Examples:
-        >>> for key, name in column_names(["cat", "a\nb", "a b", 1, "1"]).items():
+        >>> for key, name in column_names(["cat", "=a,b", "+a,b", 1, "1"]).items():
         ...     print(repr(key), "is", name)
         'cat' is label_smoothing/cat
-        'a\nb' is label_smoothing/a b
-        'a b' is label_smoothing/a b (2)
+        '=a,b' is label_smoothing/_a_b
+        '+a,b' is label_smoothing/_a_b 2
         1 is label_smoothing/1
-        '1' is label_smoothing/1 (2)
+        '1' is label_smoothing/1 2
     """
     names: dict[str | int, str] = {}
     for key in keys:
-        plain = PREFIX + " ".join("".join(c if c.isprintable() else " " for c in str(key)).replace('"', "'").split())
+        plain = PREFIX + " ".join(re.sub(r"[^\w\s.\-/]", "_", str(key)).split())
         name, count = plain, 1
         while name in names.values():
             count += 1
-            name = f"{plain} ({count})"
+            name = f"{plain} {count}"
         names[key] = name
     return names
 
 
 def csv_cell(text: str) -> str:
-    """Quote a text that a CSV file would take for several cells.
+    """Quote a text that a CSV file would take for several cells, such as a name that a policy made up.
 
     Args:
         text: A text of one line.
@@ -47,7 +49,7 @@ def csv_cell(text: str) -> str:
         The cell, by RFC 4180.
 
     Examples:
-        >>> csv_cell("lr/pg0"), csv_cell("label_smoothing/nut, bolt")
-        ('lr/pg0', '"label_smoothing/nut, bolt"')
+        >>> csv_cell("lr/pg0"), csv_cell("easy, hard")
+        ('lr/pg0', '"easy, hard"')
     """
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"') else text

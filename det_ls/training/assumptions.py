@@ -11,7 +11,8 @@
 5. ``save_model()`` saves ``vars(self.args)`` as ``train_args``, unknown keys included.
 6. ``save_model()`` writes checkpoints with ``Path.write_bytes``, and ``final_eval()`` strips them with
    ``engine.trainer.strip_optimizer(f, s, updates)`` (:mod:`det_ls.stock.patches`).
-7. ``engine.trainer.generate_ddp_command`` is called before DDP workers start (:mod:`det_ls.stock.patches`).
+7. ``self.lr`` is made before ``run_callbacks("on_train_epoch_end")``, in which loggers log what is in it.
+8. ``engine.trainer.generate_ddp_command`` is called before DDP workers start (:mod:`det_ls.stock.patches`).
 """
 
 from __future__ import annotations

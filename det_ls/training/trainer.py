@@ -240,7 +240,7 @@ class LabelSmoothingTrainerMixin(_Base):
         LOGGER.info(f"label smoothing: {self.smoothing.describe()}, using {describe(criterion)}")
 
     def run_callbacks(self, event: str) -> None:
-        """Set the epoch's smoothing matrix before any callback of its start runs.
+        """Set the epoch's smoothing matrix before any callback of its start runs, and let loggers log its epsilon.
 
         Args:
             event: As in Ultralytics.
@@ -253,6 +253,8 @@ class LabelSmoothingTrainerMixin(_Base):
                 )
             share(self.policy)
             set_smoothing_matrix(self._criterion, self.policy.matrix(self.epoch, self.epochs))
+        elif event == "on_train_epoch_end" and self.policy is not None:  # made anew each epoch, and logged as it is
+            self.lr = {**self.lr, **self.policy.logged(self.epoch, self.epochs)}
         super().run_callbacks(event)
 
     def get_validator(self) -> Any:
