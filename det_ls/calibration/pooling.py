@@ -86,9 +86,7 @@ def fit_pooled(
             n_classes=n_classes,
             start=theta,
             prior_mean=mean,
-            prior_precision=np.asarray(
-                dispersion * np.linalg.inv(prior), np.float64
-            ),  # the loss is not divided by the dispersion
+            prior_precision=precision,
         )
         theta, information = fit.theta, fit.information / dispersion
         settled = _prior(theta, fit.gradient / dispersion, information, mean, prior, fit.n > 0)

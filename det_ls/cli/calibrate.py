@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from det_ls.calibration.results import Calibration
 
 _SHOWN = ("LaECE0", "DECE", "brier", "nll", "signed_gap")
+_LISTED = 12  # classes that the terminal shows
 
 
 def calibrate(words: Sequence[str]) -> None:
@@ -61,9 +62,8 @@ def table(result: Calibration) -> str:
             change = result.numbers[population][key]
             span = change.difference_interval
             interval = "" if span is None else f"{span[0]:+.4f} to {span[1]:+.4f}"
-            lines.append(
-                f"{key:>22}  {change.before:>8.4f}  {change.after:>8.4f}  {change.difference:>+10.4f}  {interval}".rstrip()
-            )
+            line = f"{key:>22}  {change.before:>8.4f}  {change.after:>8.4f}  {change.difference:>+10.4f}  {interval}"
+            lines.append(line.rstrip())
     if result.pipeline:
         lines.append("the pipeline again, with the folded model on the images that it was fitted on")
         for key, change in result.pipeline.items():
@@ -75,13 +75,13 @@ def table(result: Calibration) -> str:
 
 def _parameters(result: Calibration) -> list[str]:
     lines = []
-    for estimate in result.estimates:
+    for estimate in result.estimates[:_LISTED]:
         own = "" if estimate.name is None else f"  own {estimate.own:.0%} of {estimate.n:,} boxes"
         lines.append(
             f"{estimate.name or 'shared':>22}  a {estimate.a:.4f}{_span(estimate.a_interval)}  "
             f"b {estimate.b:+.4f}{_span(estimate.b_interval)}{own}"
         )
-    return lines
+    return lines + _more(len(result.estimates))
 
 
 def _span(interval: tuple[float, float] | None) -> str:
@@ -93,11 +93,13 @@ def _operating_points(result: Calibration) -> list[str]:
     if not known:
         return []
     lines = ["score threshold of each class (LRP-optimal at IoU 0.5), which keeps the same boxes before and after"]
-    for threshold in known[:10]:
+    for threshold in known[:_LISTED]:
         lines.append(f"{threshold.name:>22}  {threshold.before:>8.4f}  {threshold.after:>8.4f}")
-    if len(known) > 10:
-        lines.append(f"{'':>22}  and {len(known) - 10} more in calibration.json")
-    return lines
+    return lines + _more(len(known))
+
+
+def _more(n: int) -> list[str]:
+    return [f"{'':>22}  and {n - _LISTED} more in calibration.json"] if n > _LISTED else []
 
 
 def _calibrate_model(arguments: dict[str, Any]) -> None:

@@ -32,11 +32,11 @@ val, compare and metrics measure COCO AP and calibration, and write numbers and 
     bootstrap=1000 seed=0                 image-level replicates for the intervals
     train_images=0                        val: images of the train split to measure too, for the train/val gap
     save_dir= exist_ok=False              where to write; nothing is overwritten without exist_ok=True
-calibrate fits a map of the scores and writes it into a checkpoint (or COCO results), map.json and calibration.json. It takes
-    the keys of val (model, data), or of metrics (annotations, predictions, out, and map to apply one), and
+calibrate fits a map of the scores and writes a calibrated checkpoint (or COCO results), map.json and calibration.json.
+It takes the keys of val (model, data), or annotations, predictions and out (and map to apply one), and
     method=platt                          or temperature, beta, isotonic, desmooth (the last three do not fold)
     target=iou weighting=score            or tp; above, all: what scores are fitted to, and how boxes weigh
-    per_class=False groups=               a map a class, partially pooled; a pattern in file names that holds images together
+    per_class=False groups=               a map a class, partially pooled; a pattern of the group in file names
     save= recalibrate=False allow_train=False folds=5
 Every other mode is passed on to `yolo` as it is.
 """
