@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Time of fitting beside pycocotools' matching of the same detections, on a synthetic set of COCO val2017's size.
 
-Pairs of runs, one after the other in one process on one core, in CPU seconds: matching (``COCOeval.evaluate``), then each
-fit. Run ``python scripts/bench_calibrate.py``; ``--images 500`` scales the set down.
+Pairs of runs, one after the other in one process on one core, in CPU seconds: matching (``COCOeval.evaluate``), then
+each fit. Run ``python scripts/bench_calibrate.py``; ``--images 500`` scales the set down.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 
 A class's parameters are a draw from a normal prior around the shared fit. Its covariance is found by maximum marginal
 likelihood (empirical Bayes: Efron and Morris 1975), with a normal approximation of each class's likelihood: the EM
-algorithm works on K matrices of D x D, not on the detections. A class of 5 boxes then gets the shared map, and one of
-5,000 its own.
+algorithm works on K matrices of D x D, not on the detections, and starts from the moments of the classes' gradients.
+A class of 5 boxes then gets the shared map, and one of 5,000 its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from det_ls.calibration.fit import LogisticFit, fit_logistic
 from det_ls.calibration.maps import Floats, Ints
 
 ROUNDS = 3  # fit given the prior, then the prior given the fit: settles at once
-EM_STEPS = 300
+EM_STEPS = 2000
+_SMALLEST = 1e-4  # variance of the prior: classes that differ by no more are one
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,16 @@ def fit_pooled(
         The fits; a class without detections has the shared parameters.
     """
     shared = shared or fit_logistic(features, target, weight, groups=groups)
-    d = len(features)
     mean = shared.theta[0]
     # One dispersion for all classes: how much wider than the likelihood says estimates really scatter.
     dispersion = float(shared.dispersion[0])
     dispersion = dispersion if np.isfinite(dispersion) and dispersion > 0 else 1.0
-    prior: Floats = np.eye(d)
     theta = np.tile(mean, (n_classes, 1))
-    information = np.zeros((n_classes, d, d))
+    at_shared = fit_logistic(
+        features, target, weight, cls=cls, n_classes=n_classes, start=theta, robust=False, max_steps=0
+    )
+    prior = _moments(at_shared.gradient / dispersion, at_shared.information / dispersion)
+    information = at_shared.information / dispersion
     for _ in range(ROUNDS):
         # The loss is not divided by the dispersion, so the prior is multiplied by it.
         precision = np.asarray(dispersion * np.linalg.inv(prior), np.float64)
@@ -87,6 +90,7 @@ def fit_pooled(
             start=theta,
             prior_mean=mean,
             prior_precision=precision,
+            robust=False,
         )
         theta, information = fit.theta, fit.information / dispersion
         settled = _prior(theta, fit.gradient / dispersion, information, mean, prior, fit.n > 0)
@@ -102,6 +106,19 @@ def fit_pooled(
     return PooledFit(theta, covariance, own, prior, shared, fit.n)
 
 
+def _moments(gradient: Floats, information: Floats) -> Floats:
+    """Find the prior's covariance T from the classes' gradients at the shared parameters.
+
+    Their second moment is expected to be I + I T I of the class's information I, which is linear in T.
+    """
+    d = gradient.shape[-1]
+    excess = (gradient[:, :, None] * gradient[:, None, :] - information).sum(0)
+    kron = np.einsum("kab,kcd->acbd", information, information).reshape(d * d, d * d)
+    solved = np.linalg.lstsq(kron, excess.ravel(), rcond=None)[0].reshape(d, d)
+    values, vectors = np.linalg.eigh((solved + solved.T) / 2)
+    return np.asarray(vectors * np.clip(values, _SMALLEST, 1.0) @ vectors.T, np.float64)
+
+
 def _prior(
     theta: Floats, gradient: Floats, information: Floats, mean: Floats, prior: Floats, known: NDArray[np.bool_]
 ) -> Floats:
@@ -109,11 +126,10 @@ def _prior(
     theta, gradient, information = theta[known], gradient[known], information[known]
     # The expansion in information form: no inverse is needed, so a class may know nothing of a direction.
     pull = (information @ (theta - mean)[..., None])[..., 0] - gradient
-    floor = 1e-8 * np.eye(len(mean))
     for _ in range(EM_STEPS):
         posterior = np.linalg.inv(information + np.linalg.inv(prior))
         away = (posterior @ pull[..., None])[..., 0]
-        settled = (posterior + away[:, :, None] * away[:, None, :]).mean(0) + floor
+        settled = (posterior + away[:, :, None] * away[:, None, :]).mean(0)
         done = np.abs(settled - prior).max() <= 1e-4 * np.abs(prior).max()
         prior = settled
         if done:
