@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Cross-fitted numbers of every method, target and weighting on COCO files, as a Markdown table.
 
-``python scripts/compare_calibrations.py GT.json DETECTIONS.json`` takes halves of the images, each calibrated by the map
-of the other; ``--deals`` averages over that many ways to deal the images into folds.
+``python scripts/compare_calibrations.py GT.json DETECTIONS.json`` takes halves of the images, each calibrated by the
+map of the other; ``--deals`` averages over that many ways to deal the images into folds.
 """
 
 from __future__ import annotations
