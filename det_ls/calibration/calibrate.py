@@ -21,6 +21,7 @@ from det_ls.calibration.fold import (
     detection_view,
     fold_checkpoint,
     fold_map,
+    held_checkpoint,
     load_checkpoint,
     read_record,
 )
@@ -202,18 +203,7 @@ def _predicted(
 
 def _source(model: object, recalibrate: bool) -> _Source:
     """Load what is to be calibrated, with an earlier calibration undone if that was asked for."""
-    if isinstance(model, (str, PurePath)):
-        checkpoint = load_checkpoint(str(model))
-    else:
-        held: Any = getattr(model, "ckpt", None)
-        network = getattr(model, "model", None) if not isinstance(model, nn.Module) or held else model
-        network = model if isinstance(model, nn.Module) else network
-        if isinstance(network, str):
-            raise ValueError(f"model: expected a checkpoint (.pt), got an exported model, '{network}'.")
-        if not isinstance(network, nn.Module):
-            raise TypeError(f"model: expected a path, a YOLO or a detection module, got {type(model).__name__}.")
-        rest = dict(held) if isinstance(held, dict) else {}
-        checkpoint = {**rest, "model": network, "ema": None}
+    checkpoint = load_checkpoint(str(model)) if isinstance(model, (str, PurePath)) else held_checkpoint(model)
     record = read_record(checkpoint)
     chosen = "ema" if isinstance(checkpoint.get("ema"), nn.Module) else "model"
     class_layers(checkpoint[chosen])

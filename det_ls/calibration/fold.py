@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 from ultralytics.engine.exporter import export_formats
+from ultralytics.engine.model import Model
 from ultralytics.nn.modules import OBB, Classify, Detect, Pose, Segment, WorldDetect, YOLOEDetect
 from ultralytics.nn.tasks import BaseModel, DetectionModel
 from ultralytics.utils.patches import torch_load
@@ -165,6 +166,28 @@ def load_checkpoint(weights: str | Path) -> dict[str, Any]:
     if content.get("modelopt"):
         raise ValueError("model: expected weights without quantisation-aware training, got weights with it.")
     return content
+
+
+def held_checkpoint(model: object) -> dict[str, Any]:
+    """Describe a model in memory as a checkpoint.
+
+    Args:
+        model: An ``ultralytics.YOLO`` or a module.
+
+    Returns:
+        What it was loaded from, if anything, with the module that it holds now under ``model``.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If it is an exported model.
+    """
+    module = model.model if isinstance(model, Model) else model
+    if isinstance(module, str):
+        raise ValueError(f"model: expected a checkpoint (.pt), got an exported model, '{module}': calibrate before it.")
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"model: expected a path, a YOLO or a detection module, got {type(model).__name__}.")
+    rest = model.ckpt if isinstance(model, Model) and isinstance(model.ckpt, Mapping) else {}
+    return {"train_args": {}, **rest, "model": module, "ema": None}
 
 
 def read_record(checkpoint: object) -> dict[str, Any] | None:

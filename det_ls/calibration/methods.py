@@ -165,7 +165,7 @@ def fit(sample: Sample, recipe: Recipe) -> Fitted:
         The map with its fit.
 
     Raises:
-        ValueError: If nothing matches, or a slope is not above 0.
+        ValueError: If nothing matches, no map is best (the targets are separable), or a slope is not above 0.
         ImportError: If isotonic regression is asked for without scikit-learn.
     """
     check_sample(sample)
@@ -176,6 +176,11 @@ def fit(sample: Sample, recipe: Recipe) -> Fitted:
     features = affine_features(sample.z, recipe.method)
     start = np.eye(len(features))[0]  # the identity: a = 1, b = 0
     shared = fit_logistic(features, sample.target, sample.weight, groups=sample.group, start=start)
+    if not shared.converged[0]:
+        raise ValueError(
+            "predictions: expected right and wrong detections whose scores overlap to fit a map on, got "
+            f"{len(sample.z)} that no single map fits best."
+        )
     shared_map = affine_map(shared.theta, recipe.method)
     if not recipe.per_class:
         return Fitted(shared_map, shared)

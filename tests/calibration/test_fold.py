@@ -106,7 +106,7 @@ def test_a_fused_model_is_folded_too(name):
     fold.fold_map(folded, SHARED)
     with torch.no_grad():
         z, new = (m(IMAGE)[1] for m in (module, folded))
-    head = "one2one" if "one2one" in z and z["one2one"] else None
+    head = "one2one" if z.get("one2one") else None
     z, new = (part[head] if head else part.get("one2many", part) for part in (z, new))
     assert np.abs(new["scores"].sigmoid().numpy() - SHARED(z["scores"].double().numpy())).max() < 1e-6
 
