@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,43 +24,56 @@ from det_ls.calibration.sidecar import Calibrator, load_calibrator
 from det_ls.cli import main as cli
 from det_ls.evaluation.predictions import predict
 
-TRUE = AffineMap((0.5,), (-1.0,))
+TRUE = AffineMap((0.8,), (0.5,))
 SETTINGS = {"imgsz": 64, "batch": 4, "workers": 0, "device": "cpu", "bootstrap": 0, "folds": 3}
 
 
 @pytest.fixture(scope="module")
-def best(tmp_path_factory) -> Path:
-    """A checkpoint of a model whose boxes and scores are of all sizes."""
+def images(tmp_path_factory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("calibrate"), train=1, val=16)
+
+
+@pytest.fixture(scope="module")
+def best(images, tmp_path_factory) -> Path:
+    """A checkpoint of a model with small boxes and scores of all sizes."""
     torch.manual_seed(0)
     module = DetectionModel("yolo11n.yaml", nc=3, verbose=False)
     module.names = {0: "red", 1: "green", 2: "blue"}
-    for layer in fold.class_layers(module):
-        nn.init.normal_(layer.weight, std=0.5)
-        nn.init.constant_(layer.bias, -2.5)
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # the average of what it sees
-    with torch.no_grad():
-        for _ in range(4):
-            module(torch.rand(8, 3, 64, 64) * torch.rand(8, 3, 1, 1))
     for branch in module.model[-1].cv2:
         branch[-1].bias.data = (-2 * (torch.arange(16) - 1.5).abs()).repeat(4)
+    files = sorted((images.parent / "images" / "val").iterdir())
+    pixels = torch.stack([torch.from_numpy(cv2.imread(str(file))[..., ::-1].copy()).permute(2, 0, 1) for file in files])
+    for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = None  # statistics are the average of what it sees
+    pixels = nn.functional.pad(pixels.float(), [16] * 4, value=114)  # as the pipeline letterboxes
+    with torch.no_grad():
+        module(pixels / 255)
+    z = fold.class_logits(module, pixels / 255)[0].double()
+    mean, std = z.mean((0, 2)), z.std((0, 2))
+    names = tuple(module.names.values())
+    fold.fold_map(module, AffineMap(tuple((1.5 / std).tolist()), tuple((-3 - 1.5 * mean / std).tolist()), names))
     return checkpoint(module.eval(), tmp_path_factory.mktemp("run") / "best.pt")
 
 
 @pytest.fixture(scope="module")
-def data(best, tmp_path_factory) -> Path:
-    """Images, and as objects some of the model's own boxes, the more likely the higher their score."""
-    file = make_dataset(tmp_path_factory.mktemp("calibrate"), train=1, val=16)
+def data(best, images) -> Path:
+    """The images, and as objects some of the model's own boxes, the likelier the higher their score."""
+    file = images
     rng = np.random.default_rng(0)
     for image in predict(best, file, imgsz=64, batch=4, workers=0, device="cpu").images:
-        lines = []
-        for c, box, s in zip(image.classes, image.boxes, image.scores, strict=True):
+        chosen = []
+        for c, box, score in sorted(
+            zip(image.classes, image.boxes, image.scores, strict=True), key=lambda row: -row[2]
+        ):
             left, top = box[:2].clip(0, 64)
             right, bottom = (box[:2] + box[2:]).clip(0, 64)
-            if rng.random() < TRUE(logit([s]))[0]:
-                cells = (left + right) / 128, (top + bottom) / 128, (right - left) / 64, (bottom - top) / 64
-                lines.append(f"{c} " + " ".join(f"{v:.6f}" for v in cells))
+            apart = all(abs(x - left) > 8 or abs(y - top) > 8 for _, x, y, _, _ in chosen)
+            if apart and len(chosen) < 6 and rng.random() < TRUE(logit([score]))[0]:
+                chosen.append((c, left, top, right, bottom))
+        lines = [
+            f"{c} {(x + r) / 128:.6f} {(y + b) / 128:.6f} {(r - x) / 64:.6f} {(b - y) / 64:.6f}"
+            for c, x, y, r, b in chosen
+        ]
         Path(image.path.replace("images", "labels")).with_suffix(".txt").write_text("\n".join(lines))
     return file
 
@@ -72,7 +86,7 @@ def result(best, data, tmp_path_factory):
 
 def scores(weights: object, data: Path, **settings) -> dict[tuple, float]:
     """The score of each box of the val split, by image, class and place."""
-    predictions = predict(weights, data, conf=1e-6, imgsz=64, batch=4, workers=0, device="cpu", **settings)
+    predictions = predict(weights, data, conf=0.0, imgsz=64, batch=4, workers=0, device="cpu", **settings)
     return {
         (image.path, int(c), *np.round(box, 2).tolist()): float(s)
         for image in predictions.images
@@ -86,14 +100,6 @@ def test_the_calibrated_checkpoint_gives_the_calibrated_scores(best, data, resul
     assert len(common) > 0.9 * len(before)
     expected = result.map(logit([before[key] for key in common]))
     assert np.abs(expected - [after[key] for key in common]).max() < 1e-5
-
-
-def test_the_map_by_which_the_objects_were_drawn_is_found(best, data):
-    """Nearly: a box that is no object may overlap another that is one."""
-    found = calibrate(best, data, target="tp", save=False, **SETTINGS)
-    assert found.numbers["all"]["brier"].difference < 0
-    z = np.linspace(-4, 2, 20)
-    assert np.abs(found.map(z) - TRUE(z)).max() < 0.15
 
 
 def test_the_result_holds_what_a_report_needs(result):
@@ -145,12 +151,9 @@ def test_logits_are_those_that_the_model_computed(best, data):
         assert np.abs(sigmoid(image.logits) - image.scores).max(initial=0) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["yolo26n.yaml", "yolov8n.yaml"])
 @pytest.mark.parametrize("end2end", [None, False])
-def test_logits_tell_scores_apart_that_single_precision_cannot(name, end2end, data):
-    if name == "yolov8n.yaml" and end2end is False:
-        pytest.skip("no second head")
-    module = lively(name)
+def test_logits_tell_scores_apart_that_single_precision_cannot(end2end, data):
+    module = lively("yolo26n.yaml")
     for layer in fold.class_layers(module):
         layer.bias.data += 14
     module.names = {i: f"c{i}" for i in range(80)}
