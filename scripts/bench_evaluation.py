@@ -3,6 +3,8 @@
 
 Each row runs in a process of its own, on one core, and is timed in CPU seconds; ratios are to pycocotools' evaluate and
 accumulate in the same process. Run ``python scripts/bench_evaluation.py``; ``--images 500`` scales the set down.
+``--whole`` times the whole of ``det-ls metrics bootstrap=0`` instead, reading, report and pictures included, with each
+evaluator.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -26,6 +30,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402 - after the thread settings
 
 ROWS = ("pycocotools", "derived numbers", "bootstrap", "AP bootstrap", "faster-coco-eval")
+WHOLE = ("metrics, pycocotools", "metrics, hotcoco")
 OBJECTS, DETECTIONS, CLASSES, SIZE = 7.2, 80.0, 80, 640.0
 
 
@@ -120,13 +125,18 @@ def run_row(row: str, n_images: int, replicates: int, ap_replicates: int) -> dic
             evaluator.accumulate()
         evaluator.summarize()
     times["AP"] = float(evaluator.stats[0])
-    if row not in ("pycocotools", "faster-coco-eval"):
+    if row in WHOLE:
+        del evaluator
+        times |= run_metrics(gt, detections, row.split(", ")[1])
+    elif row not in ("pycocotools", "faster-coco-eval"):
         from det_ls.evaluation.measure import metrics_from_coco
+        from det_ls.evaluation.settings import MeasureSettings
+        from det_ls.metrics.average_precision import average_precision_numbers
+        from det_ls.metrics.catalogue import FAMILIES, estimate
         from det_ls.metrics.matching import table_from_coco
         from det_ls.metrics.protocols import get_protocol
-        from det_ls.uncertainty.bootstrap import image_weights
         from det_ls.uncertainty.floor import calibration_floors
-        from det_ls.uncertainty.replicates import replicate_ap, replicate_numbers
+        from det_ls.uncertainty.samples import image_weights
 
         if row == "derived numbers":
             with clock(times, "table"):
@@ -135,19 +145,36 @@ def run_row(row: str, n_images: int, replicates: int, ap_replicates: int) -> dic
                 calibration_floors(table)
             del table
             with clock(times, "no floors"):
-                metrics_from_coco(evaluator, simulations=0)
+                metrics_from_coco(evaluator, MeasureSettings(simulations=0))
             with clock(times, "row"):
                 metrics_from_coco(evaluator)
         else:
             table = table_from_coco(evaluator)
             del evaluator
             with clock(times, "row"):
-                if row == "bootstrap":
-                    weights = image_weights(table.n_images, replicates, seed=0)
-                    replicate_numbers(table, weights, get_protocol("det_ls"))
-                else:
-                    replicate_ap(table, image_weights(table.n_images, ap_replicates, seed=0))
+                of_ap = row == "AP bootstrap"
+                weights = image_weights(table.n_images, ap_replicates if of_ap else replicates, seed=0)
+                families = tuple(f for f in FAMILIES if (f is average_precision_numbers) == of_ap)
+                estimate(table, weights, get_protocol("det_ls"), families=families)
     times["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return times
+
+
+def run_metrics(gt: dict[str, Any], detections: list[dict[str, Any]], evaluator: str) -> dict[str, float]:
+    """Run the whole of ``det-ls metrics`` without bootstrap, and return its CPU seconds and its AP."""
+    from det_ls.cli.main import main as det_ls_main
+
+    times: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "gt.json").write_text(json.dumps(gt))
+        (place / "dt.json").write_text(json.dumps(detections))
+        words = [f"annotations={place / 'gt.json'}", f"predictions={place / 'dt.json'}", f"save_dir={place / 'out'}"]
+        with clock(times, "row"), contextlib.redirect_stdout(io.StringIO()):
+            status = det_ls_main(["metrics", *words, "bootstrap=0", f"evaluator={evaluator}"])
+        if status:
+            raise SystemExit(f"det-ls metrics ended with status {status}.")
+        times["AP of det-ls"] = json.loads((place / "out" / "metrics.json").read_text())["AP"]
     return times
 
 
@@ -156,18 +183,22 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000, help="images of the set (default 5000)")
     parser.add_argument("--replicates", type=int, default=1000, help="bootstrap replicates of the calibration numbers")
     parser.add_argument("--ap-replicates", type=int, default=200, help="bootstrap replicates of AP")
-    parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
+    parser.add_argument("--whole", action="store_true", help="time det-ls metrics as a whole, with each evaluator")
+    parser.add_argument("--row", choices=(*ROWS, *WHOLE), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.row:
         print(json.dumps(run_row(args.row, args.images, args.replicates, args.ap_replicates)))
         return
     results: dict[str, dict[str, float]] = {}
-    for row in ROWS:
+    for row in ("pycocotools", *WHOLE) if args.whole else ROWS:
+        if row == WHOLE[1] and importlib.util.find_spec("hotcoco") is None:
+            print("hotcoco is not installed", file=sys.stderr)
+            continue
         if row == "faster-coco-eval" and importlib.util.find_spec("faster_coco_eval") is None:
             print("faster-coco-eval is not installed", file=sys.stderr)
             continue
         print(f"running {row} ...", file=sys.stderr)
-        passed = [f"--{k.replace('_', '-')}={v}" for k, v in vars(args).items() if k != "row"]
+        passed = [f"--{k.replace('_', '-')}={v}" for k, v in vars(args).items() if k not in ("row", "whole")]
         done = subprocess.run(
             [sys.executable, __file__, *passed, "--row", row], check=True, stdout=subprocess.PIPE, text=True
         )
@@ -180,6 +211,7 @@ def main() -> None:
         "bootstrap": f"{args.replicates} replicates, calibration numbers",
         "AP bootstrap": f"{args.ap_replicates} replicates, AP",
         "faster-coco-eval": "faster-coco-eval evaluate + accumulate",
+        **{row: f"det-ls {row}, no bootstrap" for row in WHOLE},
     }
     line = "{:<42} {:>10} {:>16} {:>12} {:>14}"
     print(line.format("", "CPU s", "of pycocotools", "peak MB", "of its peak"))
@@ -191,6 +223,9 @@ def main() -> None:
                 print(line.format(f"  {name}", f"{r[name]:.2f}", f"{r[name] / coco:.3f}", "", ""))
         peak, ratio = f"{r['peak']:.0f}", f"{r['peak'] / base['peak']:.2f}"
         print(line.format(labels[row], f"{seconds:.2f}", f"{seconds / coco:.3f}", peak, ratio))
+    for row in WHOLE:
+        if row in results:
+            print(f"AP: pycocotools {results[row]['AP']:.15f}, {row} {results[row]['AP of det-ls']:.15f}")
     if "faster-coco-eval" in results:
         print(f"\nAP: pycocotools {base['AP']:.15f}, faster-coco-eval {results['faster-coco-eval']['AP']:.15f}")
 

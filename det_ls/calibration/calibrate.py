@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -33,11 +33,14 @@ from det_ls.calibration.smoothing import kept_shares
 from det_ls.calibration.table import calibrate_table, desmooth_table
 from det_ls.data.coco import Json, coco_evaluate
 from det_ls.data.ground_truth import GroundTruth, ground_truth_for
+from det_ls.data.groups import GroupSpec
 from det_ls.data.locate import check_dataset
+from det_ls.evaluation.classes import category_ids
 from det_ls.evaluation.detector import Detector, load_detector
-from det_ls.evaluation.evaluate import category_ids, coco_detections
-from det_ls.evaluation.predictions import check_settings, predict
+from det_ls.evaluation.predictions import predict
 from det_ls.evaluation.results import check_save_dir
+from det_ls.evaluation.settings import PredictionSettings
+from det_ls.evaluation.split import coco_detections
 from det_ls.metrics.matching import table_from_coco
 from det_ls.metrics.table import DetectionTable
 
@@ -53,7 +56,7 @@ def calibrate(
     target: str = "iou",
     weighting: str = "score",
     per_class: bool = False,
-    groups: str | Mapping[str, Any] | None = None,
+    groups: GroupSpec | None = None,
     smoothing: object = None,
     allow_train: bool = False,
     recalibrate: bool = False,
@@ -87,8 +90,8 @@ def calibrate(
         target: ``iou`` or ``tp`` (:class:`det_ls.calibration.methods.Recipe`), like the next two.
         weighting: ``score``, ``above`` or ``all``.
         per_class: Whether each class has its own map, partially pooled.
-        groups: Which images belong together, say to one patient, and are held out together: a mapping from file name to
-            group, or a regular expression whose first group in the file's name is it. None for each image on its own.
+        groups: Which images are not independent, such as slices of one patient, and are held out together: a CSV file
+            with the columns image and group, or a regular expression on the file names.
         smoothing: For ``desmooth``: label-smoothing keys, or the matrix; None for those of the run's args.yaml.
         allow_train: Whether ``split="train"`` may be used all the same.
         recalibrate: Whether to start again from the original scores of a checkpoint that is calibrated already.
@@ -121,9 +124,7 @@ def calibrate(
     """
     recipe = None if method == DESMOOTH else _recipe(method, target, weighting, per_class)
     _check(split, allow_train, recalibrate, exist_ok, folds, bootstrap, seed)
-    check_settings(imgsz=imgsz, batch=batch, conf=conf, iou=iou, max_det=max_det, workers=workers)
-    settings: dict[str, Any] = {"imgsz": imgsz, "batch": batch, "conf": conf, "iou": iou, "max_det": max_det}
-    settings |= {"device": device, "workers": workers, "end2end": end2end}
+    settings = asdict(PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end))
     source = _source(model, recalibrate)
     destination = _destination(model, save, method, exist_ok)
     if save_dir is not None:

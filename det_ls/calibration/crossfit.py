@@ -6,28 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from det_ls.calibration.maps import Floats, Ints
+from det_ls.metrics.thresholds import FOLDS, image_folds
 
-FOLDS = 5
 Fit = Callable[[Ints], Callable[[Floats, Ints], Floats]]
-
-
-def group_ids(groups: ArrayLike) -> Ints:
-    """Number groups from 0.
-
-    Args:
-        groups: (N,) names of groups, of any type that sorts.
-
-    Returns:
-        (N,) numbers.
-
-    Example:
-        >>> group_ids(["b", "a", "b"]).tolist()
-        [1, 0, 1]
-    """
-    return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
 
 
 def folds_by_group(groups: Ints, folds: int = FOLDS, seed: int = 0) -> Ints:
@@ -54,8 +37,7 @@ def folds_by_group(groups: Ints, folds: int = FOLDS, seed: int = 0) -> Ints:
         raise ValueError(f"groups: expected at least 2 images or groups to cross-fit over, got {n_groups}.")
     if folds < 2:
         raise ValueError(f"folds: expected at least 2, got {folds}.")
-    dealt = np.random.default_rng(seed).permutation(n_groups) % min(folds, n_groups)
-    return dealt[groups].astype(np.int64)
+    return image_folds(groups, seed, folds)
 
 
 def cross_fitted(z: Floats, cls: Ints, fold: Ints, fit: Fit) -> Floats:

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from det_ls.base.arguments import check_flag, check_integer
+from det_ls.base.files import write_json
 from det_ls.base.version import __version__
-from det_ls.calibration.crossfit import FOLDS, group_ids
+from det_ls.calibration.crossfit import FOLDS
 from det_ls.calibration.maps import CalibrationMap, Ints, class_positions, logit
 from det_ls.calibration.methods import Recipe
 from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE, Calibration
 from det_ls.calibration.sidecar import read_map
 from det_ls.calibration.table import calibrate_table
 from det_ls.data.coco import Json, coco_evaluate, load_coco, read_detections, read_ground_truth
-from det_ls.evaluation.results import check_save_dir, write_json
+from det_ls.data.groups import GroupSpec, groups_for
+from det_ls.evaluation.results import check_save_dir
 from det_ls.metrics.matching import check_scores, table_from_coco
 
 
@@ -35,7 +36,7 @@ def calibrate_detections(
     target: str = "iou",
     weighting: str = "score",
     per_class: bool = False,
-    groups: str | Mapping[str, Any] | None = None,
+    groups: GroupSpec | None = None,
     folds: int = FOLDS,
     bootstrap: int = 200,
     seed: int = 0,
@@ -153,45 +154,25 @@ def apply_map(calibration_map: CalibrationMap, gt: Json, results: Sequence[Json]
     return scores
 
 
-def groups_of(groups: object, gt: Json) -> Ints | None:
+def groups_of(groups: GroupSpec | None, gt: Json) -> Ints | None:
     """Number the groups of a set's images.
 
     Args:
-        groups: A mapping from an image's file name (or id) to its group; a regular expression whose first group, or
-            whole match, in the file name is the group; or None.
+        groups: As in :func:`det_ls.data.groups.groups_for`; None for each image on its own.
         gt: COCO instances.
 
     Returns:
         (I,) groups from 0 in the order of the sorted image ids; None without groups.
 
     Raises:
+        FileNotFoundError: As in :func:`groups_for`, like the next two.
         TypeError: If it is none of these.
-        ValueError: If an image has no group, or the expression is not valid.
+        ValueError: If an image has no group.
     """
     if groups is None:
         return None
-    images = sorted(gt["images"], key=lambda image: image["id"])
-    names = [PurePath(str(image.get("file_name", image["id"]))).name for image in images]
-    found: list[str] = []
-    if isinstance(groups, Mapping):
-        for image, name in zip(images, names, strict=True):
-            keys = [key for key in (image.get("file_name"), name, image["id"]) if key in groups]
-            if not keys:
-                raise ValueError(f"groups: expected a group for every image, got none for {name!r}.")
-            found.append(str(groups[keys[0]]))
-    elif isinstance(groups, str):
-        try:
-            pattern = re.compile(groups)
-        except re.error as error:
-            raise ValueError(f"groups: expected a regular expression, got {groups!r} ({error}).") from error
-        for name in names:
-            match = pattern.search(name)
-            if match is None:
-                raise ValueError(f"groups: expected {groups!r} in every file name, got none in {name!r}.")
-            found.append(match.group(1) if pattern.groups else match.group())
-    else:
-        raise TypeError(f"groups: expected a mapping, a regular expression or None, got {type(groups).__name__}.")
-    return group_ids(found)
+    named = groups_for(groups, {image["id"]: image.get("file_name") for image in gt["images"]})
+    return named.codes_for(sorted(image["id"] for image in gt["images"]))
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -27,9 +27,9 @@ from ultralytics.nn.modules import OBB, Classify, Detect, Pose, Segment, WorldDe
 from ultralytics.nn.tasks import BaseModel, DetectionModel
 from ultralytics.utils.patches import torch_load
 
+from det_ls.base.files import write_atomically
 from det_ls.calibration.maps import AffineMap, CalibrationMap
 from det_ls.evaluation.detector import plain_names
-from det_ls.evaluation.results import write_atomically
 from det_ls.stock.expect import Method, Source, expect
 
 KEY = "det_ls_calibration"

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What calibrating did: the numbers of the same detections with the scores before and after, and their intervals.
 
-Two populations: all detections, and the kept ones, which are as many of the highest scores before as there are objects.
-At conf=0.001 some 95% of the boxes score below 0.05, and an average over them says little about those a user looks at.
-Both are the same boxes before and after, so that a difference is one of the scores alone.
+Two populations: all detections, and those that a user keeps, above a score threshold that was chosen on other images
+(:mod:`det_ls.metrics.thresholds`). At conf=0.001 some 95% of the boxes score below 0.05, and an average over them says
+little about those a user looks at. Both are the same boxes before and after, chosen by the scores before, so that a
+difference is one of the scores alone.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from det_ls.calibration.maps import Floats, Ints
+from det_ls.evaluation.kept import plan_kept
+from det_ls.evaluation.settings import MeasureSettings
 from det_ls.metrics import calibration as cal
+from det_ls.metrics.binned import binned_error
+from det_ls.metrics.protocols import TP_IOU
 from det_ls.metrics.table import DetectionTable
+from det_ls.metrics.thresholds import Thresholds
 
 Bools = NDArray[np.bool_]
-TP_IOU = 0.5
 POPULATIONS = ("all", "kept")
 NUMBERS = ("LaECE0", "DECE", "brier", "brier_iou", "nll", "signed_gap", "signed_gap_iou")
 
@@ -58,7 +63,7 @@ class Judged:
         tp: (N,) true positives at IoU 0.5: what D-ECE, Brier and NLL compare with.
         in_iou: (N,) detections that count for the first: not ignored, of a class with objects.
         in_tp: (N,) detections that count for the second.
-        kept: (N,) as many of the highest scores before calibrating as there are objects.
+        kept: (N,) detections above the threshold that was chosen, by the scores before calibrating, on other images.
         cls: (N,) classes.
         group: (N,) groups of images from 0, which intervals resample.
         n_classes: Number of classes.
@@ -74,32 +79,32 @@ class Judged:
     n_classes: int
 
 
-def judged(table: DetectionTable, group: Ints) -> Judged:
-    """Take the targets of a table's detections.
+def judged(table: DetectionTable, group: Ints, seed: int = 0) -> tuple[Judged, Thresholds]:
+    """Take the targets of a table's detections, and choose those that are kept.
 
     Args:
         table: Matched detections with the scores before calibrating.
         group: (I,) group of each image, from 0.
+        seed: Seed of the folds that thresholds are chosen on.
 
     Returns:
-        What the numbers need.
+        What the numbers need, and the score thresholds to use on new images before calibrating.
     """
     overlap, half = table.matches(0.0), table.matches(TP_IOU)
     known = table.has_gt[table.cls]
     counted = half.kept & known
-    order = np.flatnonzero(counted)[np.argsort(-table.score[counted], kind="stable")]
-    kept = np.zeros(table.n_detections, bool)
-    kept[order[: int(table.n_gt.sum())]] = True
-    return Judged(
+    plan, thresholds = plan_kept(table, MeasureSettings(seed=seed), group)
+    of = Judged(
         overlap.tp_iou,
         half.tp,
         overlap.kept & known,
         counted,
-        kept,
+        plan.kept(),
         table.cls.astype(np.int64),
         group[table.image],
         table.n_classes,
     )
+    return of, thresholds
 
 
 def score_numbers(score: Floats, of: Judged, rows: Ints | None = None, population: str = "all") -> dict[str, float]:
@@ -118,7 +123,7 @@ def score_numbers(score: Floats, of: Judged, rows: Ints | None = None, populatio
     s, kept = score[take], of.kept[take] if population == "kept" else True
     a, b = of.in_iou[take] & kept, of.in_tp[take] & kept
     iou, tp, cls = of.iou[take], of.tp[take].astype(np.float64), of.cls[take]
-    by_class = cal.per_class_calibration_error(s[a], iou[a], cls[a], of.n_classes)
+    by_class = class_errors(s[a], iou[a], cls[a], of.n_classes)
     known = by_class[~np.isnan(by_class)]
     return {
         "LaECE0": float(known.mean()) if len(known) else float("nan"),
@@ -129,6 +134,24 @@ def score_numbers(score: Floats, of: Judged, rows: Ints | None = None, populatio
         "signed_gap": cal.signed_gap(s[b], tp[b]),
         "signed_gap_iou": cal.signed_gap(s[a], iou[a]),
     }
+
+
+def class_errors(score: Floats, target: Floats, cls: Ints, n_classes: int) -> Floats:
+    """Compute the calibration error of each class: with IoU targets, LaECE before its mean (Kuzucu et al. 2024).
+
+    Args:
+        score: (N,) scores.
+        target: (N,) targets.
+        cls: (N,) classes.
+        n_classes: Number of classes C.
+
+    Returns:
+        (C,) errors over 25 bins, NaN for a class without detections.
+    """
+    cells = cls * cal.LAECE_BINS + cal.bin_index(score, cal.LAECE_BINS)
+    gaps = np.bincount(cells, weights=score - target, minlength=n_classes * cal.LAECE_BINS)
+    counts = np.bincount(cls, minlength=n_classes).astype(np.float64)
+    return binned_error(gaps.reshape(n_classes, cal.LAECE_BINS), counts)
 
 
 def changes(

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from det_ls.base.files import write_json
 from det_ls.calibration.judge import Change
 from det_ls.calibration.maps import CalibrationMap, map_to_dict
-from det_ls.evaluation.results import check_save_dir, write_json
+from det_ls.evaluation.results import check_save_dir
 from det_ls.metrics.calibration import Reliability
 
 MAP_FILE, NUMBERS_FILE = "map.json", "calibration.json"
@@ -46,11 +47,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Threshold:
-    """The LRP-optimal operating point of one class at IoU 0.5, which keeps the same detections before and after.
+    """The recommended operating point of one class, which keeps the same detections before and after.
 
     Attributes:
         name: The class.
-        before: Score threshold before; None for a class that has none.
+        before: Score threshold before (:mod:`det_ls.metrics.thresholds`).
         after: What the shipped map makes of it.
         n_tp: True positives at it.
         n_fp: False positives at it.
@@ -58,8 +59,8 @@ class Threshold:
     """
 
     name: str
-    before: float | None
-    after: float | None
+    before: float
+    after: float
     n_tp: int
     n_fp: int
     n_objects: int

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from det_ls.calibration.crossfit import FOLDS, cross_fitted, folds_by_group
-from det_ls.calibration.judge import TP_IOU, Judged, changes, judged, reliability
+from det_ls.calibration.judge import Judged, changes, judged, reliability
 from det_ls.calibration.maps import CalibrationMap, DesmoothMap, Floats, Ints, logit
 from det_ls.calibration.methods import Fitted, Recipe, Sample, fit, sample_of
 from det_ls.calibration.results import Calibration, Estimate, Threshold
-from det_ls.metrics.lrp import optimal_lrp
+from det_ls.metrics.protocols import TP_IOU
 from det_ls.metrics.table import DetectionTable
+from det_ls.metrics.thresholds import Thresholds
 
 
 def calibrate_table(
@@ -54,10 +55,10 @@ def calibrate_table(
         used = place[chosen]
         return fit(sample.take(used[used >= 0]), recipe).map
 
-    of = judged(table, group)
+    of, thresholds = judged(table, group, seed)
     after = cross_fitted(z, of.cls, fold, fit_on)
     counts = {"folds": len(np.unique(fold)), "fitted": len(rows), "matched": sample.n_matched}
-    return _calibration(table, z, after, fitted, sample, of, recipe, counts, bootstrap, seed)
+    return _calibration(table, z, after, fitted, sample, of, thresholds, recipe, counts, bootstrap, seed)
 
 
 def desmooth_table(
@@ -80,9 +81,9 @@ def desmooth_table(
     shared = len(set(kept.tolist())) == 1
     values = tuple(kept.tolist())
     fitted = Fitted(DesmoothMap(values[:1]) if shared else DesmoothMap(values, table.class_names))
-    of = judged(table, group)
+    of, thresholds = judged(table, group, seed)
     counts = {"folds": 0, "fitted": 0, "matched": 0}
-    return _calibration(table, z, fitted.map(z, of.cls), fitted, None, of, None, counts, bootstrap, seed)
+    return _calibration(table, z, fitted.map(z, of.cls), fitted, None, of, thresholds, None, counts, bootstrap, seed)
 
 
 def _calibration(
@@ -92,6 +93,7 @@ def _calibration(
     fitted: Fitted,
     sample: Sample | None,
     of: Judged,
+    thresholds: Thresholds,
     recipe: Recipe | None,
     counts: dict[str, int],
     bootstrap: int,
@@ -109,12 +111,12 @@ def _calibration(
         numbers=changes(before, after, of, bootstrap=bootstrap, seed=seed),
         reliability={key: (diagrams["before"][key], diagrams["after"][key]) for key in diagrams["before"]},
         estimates=_estimates(fitted, sample) if sample else (),
-        thresholds=_thresholds(table, fitted.map),
+        thresholds=_operating_points(table, fitted.map, thresholds),
         counts={
             "images": table.n_images,
             "groups": int(of.group.max()) + 1 if len(of.group) else 0,
             "detections": table.n_detections,
-            "kept": int(of.kept.sum()),
+            "kept": int((of.kept & of.in_tp).sum()),
             **counts,
         },
         scores=(scores[0], scores[1]),
@@ -144,24 +146,17 @@ def _estimate(name: str | None, theta: Floats, ends: Floats, n: int, n_matched: 
     return Estimate(name, float(theta[0]), b, spans[0], spans[1] if len(spans) > 1 else None, n, n_matched, own)
 
 
-def _thresholds(table: DetectionTable, calibration_map: CalibrationMap) -> tuple[Threshold, ...]:
-    """Carry the LRP-optimal threshold of each class over to the calibrated scores."""
+def _operating_points(
+    table: DetectionTable, calibration_map: CalibrationMap, thresholds: Thresholds
+) -> tuple[Threshold, ...]:
+    """Carry the recommended threshold of each class over to the calibrated scores."""
     matches = table.matches(TP_IOU)
-    best = optimal_lrp(table, matches).threshold
+    classes = np.flatnonzero(table.has_gt)
+    before = thresholds.used[classes]
+    after = calibration_map(logit(before), classes)
     found = []
-    for c in np.flatnonzero(table.has_gt):
-        known = not np.isnan(best[c])
-        rows = (table.cls == c) & matches.kept & (table.score >= best[c] if known else False)
+    for c, old, new in zip(classes.tolist(), before.tolist(), after.tolist(), strict=True):
+        rows = (table.cls == c) & matches.kept & (table.score >= old)
         n_tp = int((rows & matches.tp).sum())
-        after = float(calibration_map(logit([best[c]]), np.array([c]))[0]) if known else None
-        found.append(
-            Threshold(
-                table.class_names[c],
-                float(best[c]) if known else None,
-                after,
-                n_tp,
-                int(rows.sum()) - n_tp,
-                int(table.n_gt[c]),
-            )
-        )
+        found.append(Threshold(table.class_names[c], old, new, n_tp, int(rows.sum()) - n_tp, int(table.n_gt[c])))
     return tuple(found)

@@ -89,10 +89,8 @@ def _span(interval: tuple[float, float] | None) -> str:
 
 
 def _operating_points(result: Calibration) -> list[str]:
-    known = [t for t in result.thresholds if t.before is not None and t.after is not None]
-    if not known:
-        return []
-    lines = ["score threshold of each class (LRP-optimal at IoU 0.5), which keeps the same boxes before and after"]
+    known = result.thresholds
+    lines = ["score threshold to use for each class, which keeps the same boxes before and after"]
     for threshold in known[:_LISTED]:
         lines.append(f"{threshold.name:>22}  {threshold.before:>8.4f}  {threshold.after:>8.4f}")
     return lines + _more(len(known))

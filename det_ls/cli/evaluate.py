@@ -44,25 +44,32 @@ def val(words: Sequence[str]) -> None:
 
 
 def metrics(words: Sequence[str]) -> None:
-    """Run ``det-ls metrics``: evaluate COCO files from any detector.
+    """Run ``det-ls metrics``: evaluate COCO results, or a folder of YOLO text files, from any detector.
 
     Args:
-        words: ``annotations=``, ``predictions=``, and the keywords of :func:`det_ls.evaluate_detections`.
+        words: ``predictions=``, ``annotations=`` or ``data=``, and the keywords of
+            :func:`det_ls.evaluate_detections`.
 
     Raises:
-        TypeError: If a word is no ``key=value`` or a key is unknown.
+        TypeError: If a word is no ``key=value``, a key is unknown, or one that is needed is missing.
     """
     from det_ls.evaluation.evaluate import evaluate_detections
 
-    known = ("annotations", "predictions", "protocol", "bootstrap", "seed", "save_dir", "exist_ok")
-    arguments = _arguments(words, "metrics", known, known[:2])
+    keywords = [key for key in inspect.signature(evaluate_detections).parameters if key not in {"gt", "detections"}]
+    arguments = _arguments(
+        words, "metrics", ("annotations", "predictions", *keywords, "save_dir", "exist_ok"), ("predictions",)
+    )
+    if "annotations" not in arguments and "data" not in arguments:
+        raise TypeError("annotations: expected annotations=... or data=... for det-ls metrics, got none.")
     folder = _folder(arguments, "metrics")
     exist_ok = arguments.pop("exist_ok", False)
     _check_outputs(folder, exist_ok)
-    annotations, predictions = arguments.pop("annotations"), arguments.pop("predictions")
+    annotations, predictions = arguments.pop("annotations", None), arguments.pop("predictions")
     evaluation = evaluate_detections(annotations, predictions, **{"bootstrap": BOOTSTRAP, **arguments})
     evaluation.save(folder, exist_ok)
-    _report(evaluation, folder, f"{_name(predictions)} on {_name(annotations)}", {"exist_ok": exist_ok})
+    _report(
+        evaluation, folder, f"{_name(predictions)} on {_name(annotations or arguments['data'])}", {"exist_ok": exist_ok}
+    )
     _finish([evaluation], table(evaluation), folder)
 
 
@@ -80,6 +87,7 @@ def compare(words: Sequence[str]) -> None:
     from det_ls.evaluation.evaluate import evaluate
     from det_ls.evaluation.results import check_save_dir
     from det_ls.report import write_comparison
+    from det_ls.report.words import ascii_text, comparison_text
 
     settings = [key for key in inspect.signature(evaluate).parameters if key not in {"model", "train_images"}]
     arguments = _arguments(words, "compare", ["a", "b", *settings], ("a", "b"))
@@ -100,7 +108,8 @@ def compare(words: Sequence[str]) -> None:
         protocol={pair.names[0]: pair.a.protocol, pair.names[1]: pair.b.protocol},
         exist_ok=exist_ok,
     )
-    lines = [pair.differences[key].words for key in _headline() if key in pair.differences]
+    shown = [pair.differences[key] for key in _headline() if key in pair.differences]
+    lines = [ascii_text(f"{found.key}: {comparison_text(found, pair.names)}") for found in shown]
     lines.append(
         "The intervals cover the choice of images. Two training runs also differ by their seeds: repeat with several."
     )
@@ -118,6 +127,8 @@ def table(evaluation: Evaluation) -> str:
         calibration error what a calibrated detector would read. An interval that does not say where the true error
         lies has an asterisk, which a last line explains.
     """
+    from det_ls.report.words import floor_text
+
     numbers = evaluation.metrics
     lines = [
         protocol_line(numbers),
@@ -136,7 +147,7 @@ def table(evaluation: Evaluation) -> str:
         how = numbers.definitions[key]
         line = f"{key:>12}  {value:>9.4f}  {span:>20}  {_overlap(how):>9}  {how['bins'] or '':>14}"
         if floor is not None:
-            line += f"  {floor.p95:.4f}, {floor.verdict(value)}"
+            line += f"  {floor.p95:.4f}, {floor_text(value, floor)}"
         lines.append(line.rstrip())
     if evaluation.train is not None:
         lines.append(
@@ -167,9 +178,9 @@ def protocol_line(metrics: DetectionMetrics) -> str:
 
 def _overlap(definition: Mapping[str, Any]) -> str:
     """Write the IoU of a number's true positives in ASCII, which every console can print."""
-    from det_ls.report.words import overlap_text
+    from det_ls.report.words import ascii_text, overlap_text
 
-    return overlap_text(definition).removeprefix("IoU ").replace("\N{GREATER-THAN OR EQUAL TO}", ">=")
+    return ascii_text(overlap_text(definition, named=False))
 
 
 def _headline() -> tuple[str, ...]:

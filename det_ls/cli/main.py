@@ -15,7 +15,8 @@ HELP = """det-ls: Ultralytics YOLO with label smoothing, and its measurement.
     det-ls train resume model=runs/detect/train/weights/last.pt
     det-ls val model=runs/detect/train/weights/best.pt data=datasets/brain-tumor.yaml
     det-ls compare a=runs/detect/train/weights/best.pt b=runs/detect/train2/weights/best.pt data=coco8.yaml
-    det-ls metrics annotations=gt.json predictions=detections.json
+    det-ls metrics annotations=gt.json predictions=detections.json images=datasets/brain-tumor/images/val
+    det-ls metrics data=datasets/brain-tumor.yaml predictions=runs/detect/predict/labels
     det-ls calibrate model=runs/detect/train/weights/best.pt data=datasets/brain-tumor.yaml
     det-ls calibrate annotations=gt.json predictions=detections.json out=calibrated.json
     det-ls calibrate map=map.json annotations=gt.json predictions=other.json out=calibrated.json
@@ -26,9 +27,12 @@ train takes every key of `yolo train` and
     label_smoothing_similarity=table.csv  where each class's share goes instead of evenly
     label_smoothing_schedule=constant     constant, linear or cosine
 val, compare and metrics measure COCO AP and calibration, and write numbers and report.html. They take
-    model, data (val); a, b, data or annotations (compare); annotations, predictions (metrics)
+    model, data (val); a, b, data or annotations (compare); predictions, annotations or data (metrics)
     split=val annotations=gt.json imgsz=640 batch=16 conf=0.001 iou=0.7 max_det=300 device= workers=8 end2end=
     protocol=det_ls                       or reference: as the reference tools count, quirks included
+    single_cls=                           all classes as one; unset: as the model was trained
+    images=folder-or-data.yaml            metrics: where the images are, for the report
+    evaluator=pycocotools                 or hotcoco: the same numbers, faster (pip install 'det-ls[fast]')
     bootstrap=1000 seed=0                 image-level replicates for the intervals
     train_images=0                        val: images of the train split to measure too, for the train/val gap
     save_dir= exist_ok=False              where to write; nothing is overwritten without exist_ok=True
@@ -73,7 +77,7 @@ def run(command: Callable[[], object]) -> int:
     """
     try:
         command()
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
         if not _raised_by_det_ls(error):
             raise
         print(f"det-ls: error: {error}", file=sys.stderr)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.memory import paused_collection
+
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
 
@@ -30,6 +32,7 @@ Floats = NDArray[np.float64]
 LARGEST_ID = 2**53  # of those that a float holds exactly
 
 
+@paused_collection()
 def load_coco(source: object, what: str) -> Any:
     """Read a JSON file, or return JSON that is loaded already.
 
@@ -56,6 +59,7 @@ def load_coco(source: object, what: str) -> Any:
         raise ValueError(f"Expected {what}='{path}' to be a JSON file, got content that cannot be read.") from error
 
 
+@paused_collection()
 def read_ground_truth(source: object, what: str = "gt") -> Json:
     """Read and check COCO instances.
 
@@ -113,8 +117,12 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
     }
 
 
+@paused_collection()
 def read_detections(source: object, gt: Json, what: str = "detections") -> list[Json]:
     """Read COCO results and check them against the ground truth.
+
+    Results that name images by the stem of their files, as Ultralytics' ``save_json`` does, are matched to the
+    ``file_name`` of the instances.
 
     Args:
         source: Path of a results JSON, or its loaded content; an empty list is valid.
@@ -126,13 +134,17 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a list of detections, if an image or category id is unknown to the ground truth, or if
-            a box or score is not a finite number.
+        ValueError: If it is not a list of detections, if an image or category id is unknown to the ground truth, if a
+            stem is that of several images, or if a box or score is not a finite number.
     """
+    from det_ls.data.image_names import ids_by_stem  # which imports this module
+
     raw = load_coco(source, what)
     if not isinstance(raw, Sequence) or isinstance(raw, (str, bytes)):
         raise ValueError(f"Expected {what} to be a list of COCO results, got {type(raw).__name__}.")
     detections = list(raw)
+    if (ids := ids_by_stem(detections, gt, what)) is not None:
+        detections = [{**d, "image_id": i} for d, i in zip(detections, ids, strict=True)]
     _check_references(detections, "image_id", [image["id"] for image in gt["images"]], what)
     _check_references(detections, "category_id", [category["id"] for category in gt["categories"]], what)
     boxes = _boxes(detections, what)

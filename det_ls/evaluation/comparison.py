@@ -8,28 +8,57 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from det_ls.evaluation.evaluate import check_arguments, evaluate, evaluate_detections
-from det_ls.evaluation.results import Evaluation, check_save_dir, write_json
-from det_ls.uncertainty.bootstrap import Comparison, compare_tables
+from det_ls.base.arguments import check_integer
+from det_ls.base.files import write_json
+from det_ls.evaluation.evaluate import DETECTION_SETTINGS, evaluate, evaluate_detections
+from det_ls.evaluation.results import Evaluation, check_save_dir
+from det_ls.metrics.catalogue import DECLARED
+from det_ls.metrics.number import Population
+from det_ls.uncertainty.intervals import LEAST_REPLICATES
+from det_ls.uncertainty.paired import (
+    Comparison,
+    Comparisons,
+    by_population,
+    check_same_ground_truth,
+    compare_samples,
+)
+from det_ls.uncertainty.samples import draw, sample_numbers
+from det_ls.uncertainty.seeds import SeedComparison, compare_seeds
 
 COMPARISON_FILE = "comparison.json"
 
 
+Which = tuple[Population, str]
+
+
 @dataclass(frozen=True)
 class PairedEvaluation:
-    """Two detectors on the same images.
+    """Two detectors, or two ways to train with several runs each, on the same images.
 
     Attributes:
-        a: The first detector's evaluation.
-        b: The second detector's evaluation.
+        a: The first detector's evaluation; of several runs the first.
+        b: The second detector's evaluation; of several runs the first.
         names: What to call them.
-        differences: ``b - a`` by key, each with its paired interval and in words.
+        comparisons: ``b - a`` of every number, each with its paired interval and verdict.
+        runs_a: The evaluations of all runs of the first arm.
+        runs_b: The evaluations of all runs of the second arm.
+        seeds: By population and key, the comparison over training seeds; None with one run in an arm.
+        paired: Whether the runs pair by seed.
     """
 
     a: Evaluation
     b: Evaluation
     names: tuple[str, str]
-    differences: dict[str, Comparison]
+    comparisons: Comparisons
+    runs_a: tuple[Evaluation, ...] = ()
+    runs_b: tuple[Evaluation, ...] = ()
+    seeds: dict[Which, SeedComparison] | None = None
+    paired: bool = False
+
+    @property
+    def differences(self) -> dict[str, Comparison]:
+        """The comparisons of all boxes, by key."""
+        return self.comparisons.all
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold.
@@ -37,12 +66,20 @@ class PairedEvaluation:
         Returns:
             The names, the differences, and both evaluations' numbers.
         """
-        return {
+        content: dict[str, Any] = {
             "names": list(self.names),
-            "differences": {key: asdict(difference) for key, difference in self.differences.items()},
+            "differences": {key: asdict(difference) for key, difference in self.comparisons.all.items()},
+            "kept_differences": {key: asdict(difference) for key, difference in self.comparisons.kept.items()},
+            "declared": [[population, key] for population, key in DECLARED],
             "a": self.a.to_dict(),
             "b": self.b.to_dict(),
         }
+        if self.seeds is not None:
+            content["over_seeds"] = [asdict(comparison) for comparison in self.seeds.values()]
+            content["paired_by_seed"] = self.paired
+            for name, runs in (("runs_a", self.runs_a), ("runs_b", self.runs_b)):
+                content[name] = [run.protocol.get("weights", run.protocol.get("detections")) for run in runs]
+        return content
 
     def save(self, folder: str | Path, exist_ok: bool = False) -> None:
         """Write ``comparison.json``, and each evaluation's files into the folders ``a`` and ``b``.
@@ -70,20 +107,23 @@ def compare(
     protocol: str = "det_ls",
     bootstrap: int = 1000,
     seed: int = 0,
+    paired: bool | None = None,
     **settings: Any,
 ) -> PairedEvaluation:
-    """Evaluate two detectors on the same images and compare them by a paired bootstrap.
+    """Evaluate two detectors, or two ways to train, on the same images and compare them by a paired bootstrap.
 
     Args:
-        a: The first detector: a model as for :func:`det_ls.evaluate`, or without ``data`` COCO results.
+        a: The first detector: a model as for :func:`det_ls.evaluate`, or without ``data`` COCO results. A tuple of
+            several runs makes an arm.
         b: The second detector, likewise.
         data: The data set; None to compare COCO results on ``annotations``.
         annotations: COCO instances; needed without ``data``.
         names: What to call the two; by default the parts of their paths that differ, or ``a`` and ``b``.
         protocol: ``det_ls`` or ``reference``.
-        bootstrap: Replicates, at least 1.
+        bootstrap: Replicates, at least 100.
         seed: Seed of the bootstrap.
-        **settings: Further arguments of :func:`det_ls.evaluate`.
+        paired: Whether the i-th runs of two arms have the same training seed; None to pair where there are as many.
+        **settings: Further arguments of :func:`det_ls.evaluate`, or of :func:`det_ls.evaluate_detections`.
 
     Returns:
         Both evaluations and their differences.
@@ -91,26 +131,35 @@ def compare(
     Raises:
         TypeError: If neither ``data`` nor ``annotations`` is given, settings without ``data``, or an argument of the
             wrong type.
-        ValueError: If ``bootstrap`` is below 1, the names are equal, or an argument of an evaluation is not valid.
+        ValueError: If ``bootstrap`` is too small, the names are equal, or an argument of an evaluation is not valid.
     """
-    check_arguments(protocol, bootstrap, seed, replicates=1)
-    names = _names(a, b) if names is None else names
+    check_integer("bootstrap", bootstrap, LEAST_REPLICATES)
+    arms = [tuple(arm) if isinstance(arm, tuple) else (arm,) for arm in (a, b)]
+    names = _names(arms[0][0], arms[1][0]) if names is None else names
     _check_names(names)
     if given := [key for key in ("save_dir", "exist_ok") if key in settings]:
         raise TypeError(f"{given[0]}: expected as an argument of the comparison's save(), got it with the settings.")
     measured: dict[str, Any] = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
     if data is not None:
-        first, second = (evaluate(model, data, annotations=annotations, **measured, **settings) for model in (a, b))
+        runs = [[evaluate(m, data, annotations=annotations, **measured, **settings) for m in arm] for arm in arms]
     elif annotations is None:
         raise TypeError("data: expected a data set, or annotations to compare COCO results on, got neither.")
-    elif settings:
-        raise TypeError(f"{', '.join(settings)}: expected data=... with settings of the predictions, got none.")
+    elif other := [key for key in settings if key not in DETECTION_SETTINGS]:
+        raise TypeError(f"{', '.join(other)}: expected data=... with settings of the predictions, got none.")
     else:
-        first, second = (evaluate_detections(annotations, results, **measured) for results in (a, b))
-    differences = compare_tables(
-        first.metrics.table, second.metrics.table, names=names, protocol=protocol, replicates=bootstrap, seed=seed
-    )
-    return PairedEvaluation(first, second, names, differences)
+        runs = [[evaluate_detections(annotations, d, **measured, **settings) for d in arm] for arm in arms]
+    plans = [[run.metrics.kept.plan for run in arm] for arm in runs]
+    check_same_ground_truth(plans[0][0].grid.table, plans[1][0].grid.table)
+    draws = draw(plans[0][0].grid.table.n_images, bootstrap, seed, plans[0][0].group)
+    samples = [[sample_numbers(plan, draws) for plan in arm] for arm in plans]
+    level = float(settings.get("level", 0.95))
+    comparisons = by_population(compare_samples(samples[0][0], samples[1][0], level), draws.groups)
+    seeds, pairs = None, False
+    if min(len(arm) for arm in arms) > 1:
+        pairs = len(arms[0]) == len(arms[1]) if paired is None else paired
+        seeds = compare_seeds(samples[0], samples[1], paired=pairs, level=level)
+    first, second = (tuple(arm) for arm in runs)
+    return PairedEvaluation(first[0], second[0], names, comparisons, first, second, seeds, pairs)
 
 
 def check_comparison_dir(folder: str | Path, exist_ok: bool) -> None:

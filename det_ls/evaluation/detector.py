@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -37,6 +37,8 @@ class Detector:
         weights: The weights as the caller named them, or the class name of a model in memory.
         sha256: SHA-256 of the weights; None for an exported model that is a folder.
         sha256_of: What the hash is of: ``file`` or ``state_dict``.
+        file: The weights' file, where there is one.
+        train_args: The ``train_args`` of the checkpoint, as they are there; None where there are none.
     """
 
     model: nn.Module | str
@@ -45,6 +47,8 @@ class Detector:
     weights: str
     sha256: str | None
     sha256_of: str | None
+    file: str | None = None
+    train_args: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 def load_detector(model: object) -> Detector:
@@ -67,14 +71,17 @@ def load_detector(model: object) -> Detector:
     if isinstance(model, (str, PurePath)):
         return _load_file(str(model))
     weights = type(model).__name__
+    origin: dict[str, Any] = {}
     if isinstance(model, Model):
+        origin = {"file": str(model.ckpt_path) if model.ckpt_path else None, "train_args": _train_args(model)}
         weights = Path(model.ckpt_path).name if model.ckpt_path else weights
         if isinstance(model.model, str):  # an exported model
             return _exported(model.model, model.task)
         model = model.model
     if not isinstance(model, nn.Module):
         raise TypeError(f"Expected model to be a path, a YOLO or a detection module, got {type(model).__name__}.")
-    return _in_memory(unwrap_model(model), weights, _state_hash(unwrap_model(model)), "state_dict")
+    found = _in_memory(unwrap_model(model), weights, _state_hash(unwrap_model(model)), "state_dict")
+    return replace(found, **origin)
 
 
 def _load_file(path: str) -> Detector:
@@ -110,7 +117,8 @@ def _load_file(path: str) -> Detector:
         ) from error
     if isinstance(loaded.model, str):
         return _exported(loaded.model, loaded.task)
-    return _in_memory(loaded.model, path, _file_hash(Path(str(loaded.ckpt_path))), "file")
+    found = _in_memory(loaded.model, path, _file_hash(Path(str(loaded.ckpt_path))), "file")
+    return replace(found, file=str(loaded.ckpt_path), train_args=_train_args(loaded))
 
 
 def _in_memory(module: Any, weights: str, sha256: str, sha256_of: str) -> Detector:
@@ -134,7 +142,14 @@ def _exported(path: str, task: str | None) -> Detector:
     if task not in {None, "detect"}:
         raise ValueError(f"Expected model to be a YOLO detection model, got model='{path}' for task '{task}'.")
     file = Path(path)
-    return Detector(path, None, None, path, _file_hash(file) if file.is_file() else None, "file")
+    return Detector(path, None, None, path, _file_hash(file) if file.is_file() else None, "file", path)
+
+
+def _train_args(model: Model) -> Mapping[str, Any] | None:
+    """Return the training arguments that a loaded checkpoint holds."""
+    checkpoint: Any = model.ckpt
+    args = checkpoint.get("train_args") if isinstance(checkpoint, Mapping) else None
+    return args if isinstance(args, Mapping) else None
 
 
 def plain_names(names: Any) -> dict[int, str]:

@@ -4,28 +4,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from det_ls.base.arguments import check_integer
+from det_ls.evaluation.kept import KeptMetrics, kept_metrics, plan_kept
+from det_ls.evaluation.settings import MeasureSettings
 from det_ls.metrics import calibration as cal
-from det_ls.metrics.catalogue import COCO_STATS, HEADLINE, definition, reason_undefined
+from det_ls.metrics.catalogue import BESIDES_AP, COCO_STATS, HEADLINE, NUMBERS, definition, reason_undefined
 from det_ls.metrics.curves import reliability_by_size, reliability_data
-from det_ls.metrics.lrp import LRP, lrp, optimal_lrp
+from det_ls.metrics.lrp import optimal_lrp
 from det_ls.metrics.matching import evaluate_checked, table_from_coco
-from det_ls.metrics.protocols import Protocol, get_protocol, lrp_optimal_mask
-from det_ls.metrics.table import DetectionTable, Floats
-from det_ls.uncertainty.bootstrap import Interval, bootstrap_intervals
+from det_ls.metrics.number import Population
+from det_ls.metrics.protocols import TP_IOU, Protocol, get_protocol
+from det_ls.metrics.scores import score_numbers_by_class
+from det_ls.metrics.table import DetectionTable, Floats, Ints
+from det_ls.metrics.weighted import Progress, once
+from det_ls.uncertainty.bootstrap import bootstrap_intervals
 from det_ls.uncertainty.floor import Floor, calibration_floors
-from det_ls.uncertainty.replicates import LAECE_TAUS, TP_IOU, Progress, laece_key
+from det_ls.uncertainty.intervals import Interval
 
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
-
-_NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class DetectionMetrics:
         intervals: Bootstrap interval by key; empty without a bootstrap.
         floors: Floor of a calibration error by key; empty without simulations.
         table: The matched detections.
+        kept: The numbers of the boxes that a user keeps.
+        groups: Number of groups of images, as many as images where each is its own.
     """
 
     protocol: str
@@ -58,6 +62,8 @@ class DetectionMetrics:
     intervals: dict[str, Interval]
     floors: dict[str, Floor]
     table: DetectionTable = field(repr=False)
+    kept: KeptMetrics = field(repr=False)
+    groups: int
 
     def gap_to(self, train: DetectionMetrics) -> dict[str, float]:
         """Subtract these numbers from those of the train split.
@@ -90,42 +96,30 @@ class DetectionMetrics:
                 name: {k: _jsonable(asdict(v)) for k, v in getattr(self, name).items()}
                 for name in ("reliability", "intervals", "floors")
             },
+            "kept": _jsonable(self.kept.to_dict()),
         }
 
 
 def detection_metrics(
-    gt: object,
-    detections: object,
-    *,
-    protocol: str = "det_ls",
-    bootstrap: int = 0,
-    ap_bootstrap: int | None = None,
-    simulations: int = 100,
-    seed: int = 0,
-    level: float = 0.95,
-    progress: Progress = iter,
+    gt: object, detections: object, *, groups: Ints | None = None, progress: Progress = iter, **settings: Any
 ) -> DetectionMetrics:
     """Measure detections against COCO ground truth.
 
     Args:
         gt: COCO instances, loaded or as a path.
         detections: COCO results with scores in [0, 1], loaded or as a path.
-        protocol: ``det_ls`` (ours) or ``reference`` (reproduces the reference tools, quirks included).
-        bootstrap: Image-level bootstrap replicates; 0 for no intervals.
-        ap_bootstrap: Replicates for AP, which cost more; by default at most 200, 0 for none.
-        simulations: Simulations of a perfectly calibrated detector; 0 for no floors.
-        seed: Seed of bootstrap and simulations.
-        level: Nominal coverage of the intervals, in (0, 1).
+        groups: (I,) group of each image, by rising image id, from 0; by default each image is its own.
         progress: Wraps the replicates' numbers, for example in a progress bar.
+        **settings: `det_ls.evaluation.settings.MeasureSettings`.
 
     Returns:
         The numbers.
 
     Raises:
         FileNotFoundError: A path does not exist.
-        TypeError: A number of replicates or simulations, or the seed, is no integer.
-        ValueError: The input is not valid, a score is NaN or outside [0, 1] (the message names the image), or an
-            argument is out of its range.
+        TypeError: A setting has the wrong type.
+        ValueError: The input is not valid, a score is NaN or outside [0, 1] (the message names the image), or a
+            setting is out of its range.
 
     Example:
         >>> gt = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}],
@@ -135,28 +129,16 @@ def detection_metrics(
         >>> [round(result.values[key], 3) for key in ("AP50", "LaECE0", "LRP", "signed_gap")]
         [1.0, 0.05, 0.4, -0.25]
     """
-    _check(protocol, bootstrap, ap_bootstrap, simulations, seed, level)
-    return metrics_from_coco(
-        evaluate_checked(gt, detections),
-        protocol=protocol,
-        bootstrap=bootstrap,
-        ap_bootstrap=ap_bootstrap,
-        simulations=simulations,
-        seed=seed,
-        level=level,
-        progress=progress,
-    )
+    how = MeasureSettings(**settings)
+    return metrics_from_coco(evaluate_checked(gt, detections), how, groups=groups, progress=progress)
 
 
 def metrics_from_coco(
     coco_eval: COCOeval,
+    settings: MeasureSettings | None = None,
     *,
-    protocol: str = "det_ls",
-    bootstrap: int = 0,
-    ap_bootstrap: int | None = None,
-    simulations: int = 100,
-    seed: int = 0,
-    level: float = 0.95,
+    groups: Ints | None = None,
+    thresholds: Floats | None = None,
     progress: Progress = iter,
 ) -> DetectionMetrics:
     """Derive every number from a finished COCO evaluation.
@@ -164,214 +146,120 @@ def metrics_from_coco(
     Args:
         coco_eval: A pycocotools evaluation of boxes at default parameters after ``evaluate``, ``accumulate`` and
             ``summarize``.
-        protocol: As in `detection_metrics`, like all further arguments.
-        bootstrap: Image-level bootstrap replicates.
-        ap_bootstrap: Replicates for AP.
-        simulations: Simulations of a perfectly calibrated detector.
-        seed: Seed of bootstrap and simulations.
-        level: Nominal coverage of the intervals.
+        settings: How detections are measured; None for the defaults.
+        groups: (I,) group of each image, by rising image id, from 0; by default each image is its own.
+        thresholds: (C,) score thresholds that were chosen on another split.
         progress: Wraps the replicates' numbers.
 
     Returns:
         The numbers.
 
     Raises:
-        TypeError: A number of replicates or simulations, or the seed, is no integer.
-        ValueError: A score is NaN or outside [0, 1], or an argument is out of its range.
+        ValueError: A score is NaN or outside [0, 1].
     """
-    _check(protocol, bootstrap, ap_bootstrap, simulations, seed, level)
-    rules = get_protocol(protocol)
+    how = settings or MeasureSettings()
+    rules = get_protocol(how.protocol)
     table = table_from_coco(coco_eval, zero_overlap=rules.zero_overlap)
-    numbers, parts = _numbers(table, rules)
-    values: dict[str, float | None] = {k: None if math.isnan(v) else v for k, v in numbers.items()}
+    # AP is pycocotools' own, whose replicate at weight 1 it equals.
     stats = {k: float(v) for k, v in zip(COCO_STATS, coco_eval.stats, strict=True)}
-    values = {**{k: rules.absent if v == -1 else v for k, v in stats.items()}, **values}
-    intervals: dict[str, Interval] = {}
-    if bootstrap and table.n_images:
+    return metrics_of_table(
+        table,
+        {k: rules.absent if v == -1 else v for k, v in stats.items()},
+        _class_ap(coco_eval),
+        how,
+        groups=groups,
+        thresholds=thresholds,
+        progress=progress,
+    )
+
+
+def metrics_of_table(
+    table: DetectionTable,
+    stats: Mapping[str, float | None],
+    class_ap: Mapping[str, Floats],
+    settings: MeasureSettings,
+    *,
+    groups: Ints | None = None,
+    thresholds: Floats | None = None,
+    progress: Progress = iter,
+) -> DetectionMetrics:
+    """Derive every number from a table and COCO's own.
+
+    Args:
+        table: Matched detections.
+        stats: COCO's twelve numbers by key.
+        class_ap: (C,) ``AP``, ``AP50`` and ``AP75`` by key.
+        settings: How detections are measured.
+        groups: (I,) group of each image; by default each image is its own.
+        thresholds: (C,) score thresholds that were chosen on another split.
+        progress: Wraps the replicates' numbers.
+
+    Returns:
+        The numbers.
+    """
+    rules = get_protocol(settings.protocol)
+    found, columns = dict(stats), dict(class_ap)
+    for family in BESIDES_AP:
+        estimates = family(table, once(table), rules)
+        found |= {k: None if math.isnan(v[0]) else float(v[0]) for k, v in estimates.overall.items()}
+        columns |= {k: v[:, 0] for k, v in estimates.by_class.items()}
+    values: dict[str, float | None] = {key: found[key] for key in NUMBERS}
+    group = np.arange(table.n_images) if groups is None else np.unique(groups, return_inverse=True)[1]
+    plan, chosen = plan_kept(table, settings, group, thresholds)
+    intervals: dict[Population, dict[str, Interval]] = {"all": {}, "kept": {}}
+    if settings.bootstrap and table.n_images:
         intervals = bootstrap_intervals(
-            table,
-            protocol=protocol,
-            replicates=bootstrap,
-            ap_replicates=ap_bootstrap,
-            seed=seed,
-            level=level,
-            progress=progress,
+            plan, replicates=settings.bootstrap, seed=settings.seed, level=settings.level, progress=progress
         )
+    floors: dict[str, Floor] = {}
+    if settings.simulations:
+        floors = calibration_floors(table, protocol=rules.name, simulations=settings.simulations, seed=settings.seed)
     return DetectionMetrics(
-        protocol=protocol,
+        protocol=rules.name,
         values=values,
         reasons={
-            k: reason_undefined(k, table, rules)
+            k: str(reason_undefined(NUMBERS[k], table, rules))
             for k, v in values.items()
             if v is None or (v == -1 and k in COCO_STATS)
         },
-        definitions={k: definition(k, table, rules) for k in values},
-        per_class=_per_class(table, parts, _class_ap(coco_eval)),
+        definitions={k: definition(number, table, rules) for k, number in NUMBERS.items()},
+        per_class=_per_class(table, rules, columns),
         left_out={n: "no ground truth" for n, has in zip(table.class_names, table.has_gt, strict=True) if not has},
         counts=_counts(table),
         reliability=_reliability(table, rules),
-        intervals={k: i for k, i in intervals.items() if values.get(k) is not None},
-        floors=calibration_floors(table, protocol=protocol, simulations=simulations, seed=seed) if simulations else {},
+        intervals={k: i for k, i in intervals["all"].items() if values.get(k) is not None},
+        floors={k: f for k, f in floors.items() if NUMBERS[k].floor},
         table=table,
+        kept=kept_metrics(plan, chosen, intervals["kept"], settings),
+        groups=int(group.max()) + 1 if len(group) else 0,
     )
-
-
-def table_numbers(table: DetectionTable, *, protocol: str = "det_ls") -> dict[str, float]:
-    """Compute every number that needs nothing but the table; COCO's AP and AR are not among them.
-
-    Args:
-        table: Matched detections, or a subset of them by score.
-        protocol: ``det_ls`` or ``reference``.
-
-    Returns:
-        Number by key, NaN where undefined.
-    """
-    return _numbers(table, get_protocol(protocol))[0]
-
-
-def laece(table: DetectionTable, tau: float = 0.0, *, protocol: str = "det_ls", bins: int = cal.LAECE_BINS) -> Floats:
-    """Compute LaECE of each class at any IoU threshold that the table was matched at.
-
-    Args:
-        table: Matched detections.
-        tau: IoU threshold of a true positive.
-        protocol: ``det_ls`` or ``reference``.
-        bins: Number of equal-width bins.
-
-    Returns:
-        (C,) errors, NaN for the classes that the mean leaves out.
-    """
-    rules = get_protocol(protocol)
-    matches = rules.matches(table, tau)
-    rows, target = matches.kept, matches.tp_iou
-    errors = cal.per_class_calibration_error(
-        table.score[rows], target[rows], table.cls[rows], table.n_classes, bins=bins
-    )
-    return rules.class_errors(errors, table.has_gt)
-
-
-def laace(table: DetectionTable, tau: float = 0.0, *, protocol: str = "det_ls") -> Floats:
-    """Compute LaACE of each class at any IoU threshold that the table was matched at.
-
-    Args:
-        table: Matched detections.
-        tau: IoU threshold of a true positive.
-        protocol: ``det_ls``, or ``reference``, which counts ignored detections with IoU 0.
-
-    Returns:
-        (C,) errors, NaN for the classes that the mean leaves out.
-    """
-    rules = get_protocol(protocol)
-    matches = rules.matches(table, tau)
-    rows = np.ones(table.n_detections, bool) if rules.laace_ignored else matches.kept
-    target = matches.tp_iou
-    errors = cal.per_class_absolute_error(table.score[rows], target[rows], table.cls[rows], table.n_classes)
-    return rules.class_errors(errors, table.has_gt)
-
-
-def _check(protocol: str, bootstrap: int, ap_bootstrap: int | None, simulations: int, seed: int, level: float) -> None:
-    """Raise before any work starts."""
-    check_integer("bootstrap", bootstrap)
-    if ap_bootstrap is not None:
-        check_integer("ap_bootstrap", ap_bootstrap)
-    check_integer("simulations", simulations)
-    check_integer("seed", seed)
-    get_protocol(protocol)
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}.")
-
-
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else _NAN
-
-
-def _numbers(table: DetectionTable, rules: Protocol) -> tuple[dict[str, float], dict[str, Any]]:
-    """Compute the numbers over all classes, and the parts by class that they come from."""
-    half, overlap = rules.matches(table, TP_IOU), rules.matches(table, 0.0)
-    rows = rules.counted(table, half)
-    s, tp, ties = table.score[rows], half.tp[rows], "order" if rules.split_ties else "mean"
-    numbers = {
-        "DECE": cal.reliability(s, tp).error,
-        "DECE_equal_mass": cal.equal_mass_reliability(s, tp, ties="order" if ties == "order" else "mean").error,
-        "signed_gap": cal.signed_gap(s, tp),
-        "mean_score": _mean(s),
-        "precision": _mean(tp.astype(np.float64)),
-        "brier": cal.brier_score(s, tp),
-        "nll": cal.negative_log_likelihood(s, tp),
-        "auroc": cal.auroc(s, tp),
-    }
-    rows = rules.counted(table, overlap)
-    numbers["signed_gap_iou"] = cal.signed_gap(table.score[rows], overlap.tp_iou[rows])
-    optima = {tau: optimal_lrp(table, rules.matches(table, tau), split_ties=rules.split_ties) for tau in (0.0, TP_IOU)}
-    at_optimum = table.filter(lrp_optimal_mask(table, optima[0.0].threshold, rules))
-    parts: dict[str, Any] = {"rules": rules, "lrp": lrp(table, half), "optima": optima}
-    for tau in LAECE_TAUS:
-        key = laece_key(tau)
-        parts[key] = laece(table, tau, protocol=rules.name)
-        parts[key.replace("LaECE", "LaACE")] = laace(table, tau, protocol=rules.name)
-    parts["LaECE0_lrpopt"] = laece(at_optimum, protocol=rules.name)
-    parts["LaACE0_lrpopt"] = laace(at_optimum, protocol=rules.name)
-    numbers |= {key: _mean(errors) for key, errors in parts.items() if key.startswith("La")}
-    for prefix, found in (("", parts["lrp"]), ("o", optima[TP_IOU])):
-        averages = found.mean()
-        numbers[f"{prefix}LRP"] = averages["LRP"]
-        numbers |= {f"{prefix}LRP_{part}": averages[part] for part in ("Loc", "FP", "FN")}
-    return numbers, parts
 
 
 def _class_ap(coco_eval: COCOeval) -> dict[str, Floats]:
     """Read AP, AP50 and AP75 of each class; NaN where COCO says -1."""
     precision = coco_eval.eval["precision"][:, :, :, 0, -1]
     if not precision.size:
-        empty = np.full(precision.shape[2], _NAN)
+        empty = np.full(precision.shape[2], np.nan)
         return dict.fromkeys(("AP", "AP50", "AP75"), empty)
-    by_threshold = np.where((precision > -1).any(1), precision.mean(1), _NAN)
+    by_threshold = np.where((precision > -1).any(1), precision.mean(1), np.nan)
     at = {round(float(t), 2): i for i, t in enumerate(coco_eval.params.iouThrs)}
     return {"AP": by_threshold.mean(0), "AP50": by_threshold[at[0.5]], "AP75": by_threshold[at[0.75]]}
 
 
-def _per_class(table: DetectionTable, parts: dict[str, Any], ap: dict[str, Floats]) -> list[dict[str, Any]]:
+def _per_class(table: DetectionTable, rules: Protocol, columns: dict[str, Floats]) -> list[dict[str, Any]]:
     """List the numbers of each class."""
-    rules: Protocol = parts["rules"]
-    n = table.n_classes
-    half, overlap = rules.matches(table, TP_IOU), rules.matches(table, 0.0)
-    kept, kept0 = half.kept, overlap.kept
-    count, count0 = (np.bincount(table.cls[k], minlength=n) for k in (kept, kept0))
-
-    def average(values: Floats, rows: np.ndarray[Any, Any], total: np.ndarray[Any, Any]) -> Floats:
-        sums = np.bincount(table.cls[rows], weights=values[rows], minlength=n)
-        return np.divide(sums, total, out=np.full(n, _NAN), where=total > 0)
-
-    whole: LRP = parts["lrp"]
-    best: LRP = parts["optima"][TP_IOU]
-    columns: dict[str, Any] = {
+    half = rules.matches(table, TP_IOU)
+    at_zero = optimal_lrp(table, rules.matches(table, 0.0), split_ties=rules.split_ties)
+    counts: dict[str, Any] = {
         "n_gt": table.n_gt,
-        "n_detections": count,
-        "n_tp": whole.n_tp.astype(int),
-        **ap,
-        **{key: parts[key] for key in parts if key.startswith("La")},
-        "DECE": cal.per_class_calibration_error(
-            table.score[kept], half.tp[kept].astype(np.float64), table.cls[kept], n, bins=cal.DECE_BINS
-        ),
-        "signed_gap": average(table.score - half.tp, kept, count),
-        "signed_gap_iou": average(table.score - overlap.tp_iou, kept0, count0),
-        "precision": average(half.tp.astype(np.float64), kept, count),
-        "LRP": whole.lrp,
-        "LRP_Loc": whole.loc,
-        "LRP_FP": whole.fp,
-        "LRP_FN": whole.fn,
-        "oLRP": best.lrp,
-        "oLRP_Loc": best.loc,
-        "oLRP_FP": best.fp,
-        "oLRP_FN": best.fn,
-        "lrp_threshold": best.threshold,
-        "lrp_threshold_iou0": parts["optima"][0.0].threshold,
+        "n_detections": np.bincount(table.cls[half.kept], minlength=table.n_classes),
+        "n_tp": np.bincount(table.cls[half.tp], minlength=table.n_classes),
     }
-    lists = {key: _jsonable(np.asarray(column)) for key, column in columns.items()}
+    of_classes = {**columns, **score_numbers_by_class(table, rules), "lrp_threshold_iou0": at_zero.threshold}
+    lists = {key: _jsonable(np.asarray(column)) for key, column in {**counts, **of_classes}.items()}
     return [
         {"id": table.class_ids[c], "name": table.class_names[c], **{key: lists[key][c] for key in lists}}
-        for c in range(n)
+        for c in range(table.n_classes)
     ]
 
 

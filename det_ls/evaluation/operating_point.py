@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The operating point: what a detector finds and gets wrong at the LRP-optimal score threshold of each class."""
+"""The operating point: what a detector finds and gets wrong among the boxes that a user keeps."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from det_ls.evaluation.measure import DetectionMetrics
-from det_ls.metrics.protocols import get_protocol, lrp_optimal_mask
+from det_ls.metrics.protocols import TP_IOU, get_protocol
 from det_ls.metrics.table import Bools, Floats
-from det_ls.uncertainty.replicates import TP_IOU
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Counts over all classes with ground truth, at the thresholds that were found on the same images.
+    """Counts over all classes with ground truth of the boxes that a user keeps.
 
     Attributes:
-        threshold: (C,) LRP-optimal score threshold of each class at IoU 0.5, NaN for a class that has none.
-        keep: (N,) detections of the table at or above it.
+        threshold: (C,) score threshold of each class, to use on new images.
+        keep: (N,) detections of the table that are kept.
         n_tp: Objects found.
         n_fp: False positives.
         n_objects: Objects, crowds left out.
@@ -35,8 +34,8 @@ class OperatingPoint:
 
     @property
     def known(self) -> Floats:
-        """The thresholds of the classes that have one, rising."""
-        return np.sort(self.threshold[~np.isnan(self.threshold)])
+        """The different thresholds, rising."""
+        return np.unique(self.threshold)
 
     @property
     def sensitivity(self) -> float:
@@ -55,7 +54,7 @@ class OperatingPoint:
 
 
 def operating_point(metrics: DetectionMetrics) -> OperatingPoint:
-    """Count at the LRP-optimal thresholds.
+    """Count the kept boxes.
 
     Args:
         metrics: The numbers of a detector.
@@ -63,11 +62,10 @@ def operating_point(metrics: DetectionMetrics) -> OperatingPoint:
     Returns:
         The counts, true positives being those at IoU 0.5.
     """
-    table, rules = metrics.table, get_protocol(metrics.protocol)
-    found = [c["lrp_threshold"] for c in metrics.per_class]
-    threshold = np.array([np.nan if t is None else t for t in found], np.float64)
-    keep = lrp_optimal_mask(table, threshold, rules) if table.n_detections else np.zeros(0, bool)
+    table, kept, rules = metrics.table, metrics.kept, get_protocol(metrics.protocol)
     matches = rules.matches(table, TP_IOU)
-    rows = keep & rules.counted(table, matches)
+    rows = kept.keep & rules.counted(table, matches)
     n_tp = int((rows & matches.tp).sum())
-    return OperatingPoint(threshold, keep, n_tp, int(rows.sum()) - n_tp, int(table.n_gt.sum()), table.n_images)
+    return OperatingPoint(
+        kept.thresholds.used, kept.keep, n_tp, int(rows.sum()) - n_tp, int(table.n_gt.sum()), table.n_images
+    )

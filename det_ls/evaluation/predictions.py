@@ -25,6 +25,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, YAML, ops
 
 from det_ls.data.ground_truth import image_size
 from det_ls.evaluation.detector import Detector, load_detector, plain_names
+from det_ls.evaluation.settings import PredictionSettings
 from det_ls.stock.expect import Method, expect
 from det_ls.stock.logs import quiet
 
@@ -90,6 +91,7 @@ def predict(
     device: object = None,
     workers: int = 8,
     end2end: bool | None = None,
+    single_cls: bool = False,
     logits: bool = False,
 ) -> Predictions:
     """Predict a dataset split. Labels are not read, and nothing is written.
@@ -109,6 +111,7 @@ def predict(
         end2end: Whether to use the NMS-free head of an end-to-end model such as YOLO26. None uses it where there is
             one, in every version; recent versions of ``yolo val`` use it with ``nms=False`` only, and the other head
             with NMS by default, as False does here.
+        single_cls: Whether NMS shall take all boxes for one class, as in ``yolo val single_cls=True``.
         logits: Whether to look up the logit of each detection: a sigmoid in single precision forgets it, the more
             so the closer the score is to 1. Boxes and scores are the same either way.
 
@@ -121,7 +124,7 @@ def predict(
         ValueError: If an argument is out of range, or the model or the dataset is not valid.
     """
     expect("validator", *ASSUMPTIONS)
-    check_settings(imgsz=imgsz, batch=batch, conf=conf, iou=iou, max_det=max_det, workers=workers)
+    PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end, single_cls)  # checks them
     detector = load_detector(model)
     head = _head(detector, end2end)
     if isinstance(data, Mapping):
@@ -153,6 +156,7 @@ def predict(
                 "max_det": max_det,
                 "device": device,
                 "workers": workers,
+                "single_cls": single_cls,
                 **head,
             },
         )
@@ -173,32 +177,6 @@ def predict(
             "device": str(validator.device),
         },
     )
-
-
-def check_settings(
-    *, imgsz: object, batch: object, conf: object, iou: object, max_det: object, workers: object
-) -> None:
-    """Check the settings of :func:`predict`: positive integers, and ``conf`` and ``iou`` from 0 to 1.
-
-    Raises:
-        TypeError: If one has the wrong type.
-        ValueError: If one is out of range.
-    """
-    for name, value, smallest in (
-        ("imgsz", imgsz, 1),
-        ("batch", batch, 1),
-        ("max_det", max_det, 1),
-        ("workers", workers, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"Expected {name} to be an integer, got {value!r}.")
-        if value < smallest:
-            raise ValueError(f"Expected {name} to be at least {smallest}, got {value}.")
-    for name, number in (("conf", conf), ("iou", iou)):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise TypeError(f"Expected {name} to be a number, got {number!r}.")
-        if not 0 <= number <= 1:
-            raise ValueError(f"Expected {name} to be from 0 to 1, got {number}.")
 
 
 class _ImageDataset(YOLODataset):

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from det_ls.base.arguments import check_flag
+from det_ls.base.files import write_json
 from det_ls.data.coco import ImageId, Json, examples
+from det_ls.evaluation import present
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.metrics.catalogue import COCO_STATS, HEADLINE
 
@@ -20,7 +20,7 @@ METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE = "metrics.json", "predictions
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The result of an evaluation.
 
@@ -97,6 +97,7 @@ class Evaluation:
             "ap_per_class": self.ap_per_class,
             "undefined": self.undefined,
             **{key: numbers[key] for key in _DETAILS},
+            "kept": numbers["kept"],
             "protocol": dict(self.protocol),
         }
         if self.train is not None:
@@ -104,6 +105,30 @@ class Evaluation:
             result["train"] = {key: train[key] for key in (*values, "n_images", "n_gt", "intervals", "floors")}
             result["train_minus_val"] = self.gap
         return result
+
+    def summary(self) -> str:
+        """Write the headline numbers, one a line, with interval and floor where there are any."""
+        return present.summary(self)
+
+    def to_dataframe(self, table: str = "numbers", library: str | None = None) -> Any:
+        """Return the numbers as a data frame.
+
+        Args:
+            table: ``numbers``, one row a number, or ``classes``, one row a class.
+            library: ``pandas`` or ``polars``; None takes the first that is installed.
+
+        Returns:
+            A data frame of that library.
+        """
+        return present.to_dataframe(self, table, library)
+
+    def __repr__(self) -> str:
+        """Write the evaluation in about ten lines."""
+        return present.brief(self)
+
+    def _repr_html_(self) -> str:
+        """Show the evaluation in a notebook."""
+        return present.as_html(self)
 
     def save(self, folder: str | Path, exist_ok: bool = False) -> None:
         """Write ``predictions.json`` (COCO results) and ``metrics.json``, each complete or not at all.
@@ -146,30 +171,3 @@ def check_save_dir(folder: str | Path, exist_ok: bool, files: Iterable[str] = RE
     there = [name for name in files if (path / name).exists()]
     if there and not exist_ok:
         raise FileExistsError(f"Expected save_dir='{path}' to hold no results without exist_ok, got {examples(there)}.")
-
-
-def write_json(path: Path, content: object, indent: int | None = None) -> None:
-    """Write JSON that appears complete or not at all.
-
-    Args:
-        path: The file, in a folder that exists.
-        content: What JSON can hold.
-        indent: Spaces a level; None for one line.
-    """
-    text = json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, text.encode("utf-8"))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that appears complete or not at all.
-
-    Args:
-        path: The file, in a folder that exists.
-        content: What it shall hold.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from det_ls.metrics.calibration import running_sums
+from det_ls.metrics.protocols import Protocol
 from det_ls.metrics.table import DetectionTable, Floats, Ints
+from det_ls.metrics.weighted import Estimates, Progress, Weights, class_mean
 
 COCO_IOU_THRESHOLDS = tuple(float(t) for t in np.linspace(0.5, 0.95, 10))
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -98,6 +100,29 @@ class WeightedAP:
             found = np.append(precision, 0.0)[np.where(reached, place, len(precision))]
             result[row] = np.where(n_gt > 0, found.mean(1), np.nan)
         return result
+
+
+def average_precision_numbers(
+    table: DetectionTable, weights: Weights, protocol: Protocol, *, progress: Progress = iter
+) -> Estimates:
+    """Estimate COCO's average precision.
+
+    Args:
+        table: Matched detections.
+        weights: (I, R) how often each image counts.
+        protocol: Not used: AP is COCO's under both.
+        progress: Wraps the replicates' numbers.
+
+    Returns:
+        ``AP``, ``AP50`` and ``AP75``, over the classes and by class.
+    """
+    ap = WeightedAP(table)
+    by_class = {key: np.full((table.n_classes, weights.shape[1]), np.nan) for key in ("AP", "AP50", "AP75")}
+    for r in progress(range(weights.shape[1])):
+        values = ap(weights[:, r])
+        for key, found in zip(by_class, (values.mean(0), values[0], values[5]), strict=True):
+            by_class[key][:, r] = found
+    return Estimates({key: class_mean(found) for key, found in by_class.items()}, by_class)
 
 
 def _envelope(precision: Floats, cls: NDArray[np.int32]) -> Floats:

@@ -171,44 +171,6 @@ def running_sums(values: Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum(values)])
 
 
-def per_class_calibration_error(
-    score: Floats, target: Floats, cls: NDArray[np.integer], n_classes: int, *, bins: int = LAECE_BINS
-) -> Floats:
-    """Compute the calibration error of each class: with IoU targets, LaECE before its mean over the classes.
-
-    Per class, sum over bins of (n_b / n_c) * |mean score - mean target| (Kuzucu et al. 2024).
-
-    Args:
-        score: (N,) scores in [0, 1].
-        target: (N,) targets in [0, 1]; for LaECE the IoU of a true positive and 0 for a false one.
-        cls: (N,) class of each detection, from 0.
-        n_classes: Number of classes C.
-        bins: Number of equal-width bins (a, b].
-
-    Returns:
-        (C,) errors, NaN for a class without detections.
-    """
-    cells = cls.astype(np.int64) * bins + bin_index(score, bins)
-    gaps = np.bincount(cells, weights=score - target, minlength=n_classes * bins).reshape(n_classes, bins)
-    return _divide(np.abs(gaps).sum(1), np.bincount(cls, minlength=n_classes))
-
-
-def per_class_absolute_error(score: Floats, target: Floats, cls: NDArray[np.integer], n_classes: int) -> Floats:
-    """Compute the mean absolute difference of each class: with IoU targets, LaACE before its mean over the classes.
-
-    Args:
-        score: (N,) scores in [0, 1].
-        target: (N,) targets in [0, 1].
-        cls: (N,) class of each detection, from 0.
-        n_classes: Number of classes C.
-
-    Returns:
-        (C,) mean of |score - target| (Kuzucu et al. 2024), NaN for a class without detections.
-    """
-    total = np.bincount(cls, weights=np.abs(score - target), minlength=n_classes)
-    return _divide(total, np.bincount(cls, minlength=n_classes))
-
-
 def signed_gap(score: ArrayLike, target: ArrayLike) -> float:
     """Compute mean score minus mean target: above 0 for over-confident scores, below 0 for under-confident ones.
 

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from det_ls.metrics import calibration as cal
+from det_ls.metrics.class_errors import class_errors
 from det_ls.metrics.lrp import lrp
-from det_ls.metrics.protocols import Protocol, get_protocol
+from det_ls.metrics.protocols import TP_IOU, Protocol, get_protocol
 from det_ls.metrics.table import DetectionTable, Floats, Ints, Matches
-from det_ls.uncertainty.replicates import TP_IOU, replicate_sums
+from det_ls.metrics.weighted import weighted_bins
 
 Target = Literal["tp", "iou"]
 THRESHOLDS = np.linspace(0.0, 0.95, 20)
@@ -193,7 +194,7 @@ def reliability_intervals(
     """
     rows, y = _targets(table, target, get_protocol(protocol), "all")
     place = cal.bin_index(table.score[rows], bins)
-    count, total = replicate_sums(table.image[rows], place, bins, [np.ones(int(rows.sum())), y[rows]], weights)
+    count, total = weighted_bins(table.image[rows], place, bins, [np.ones(int(rows.sum())), y[rows]], weights)
     means = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     low, high = np.full(bins, np.nan), np.full(bins, np.nan)
     for b in np.flatnonzero((~np.isnan(means)).any(1)):
@@ -219,12 +220,8 @@ def threshold_curve(
     counts = np.zeros(len(thresholds), np.int64)
     for i, threshold in enumerate(thresholds):
         kept = table.filter(table.score >= threshold)
-        half, overlap = rules.matches(kept, TP_IOU), rules.matches(kept, 0.0)
-        rows, rows0 = rules.counted(kept, half), overlap.kept
-        errors = cal.per_class_calibration_error(
-            kept.score[rows0], overlap.tp_iou[rows0], kept.cls[rows0], kept.n_classes
-        )
-        errors = rules.class_errors(errors, kept.has_gt)
+        half = rules.matches(kept, TP_IOU)
+        rows, errors = rules.counted(kept, half), class_errors(kept, 0.0, rules)[0]
         if (~np.isnan(errors)).any():
             found[0, i] = np.nanmean(errors)
         found[1, i] = cal.reliability(kept.score[rows], half.tp[rows]).error
@@ -264,7 +261,7 @@ def free_response(table: DetectionTable, *, iou: float = TP_IOU, protocol: str =
 def _targets(table: DetectionTable, target: Target, rules: Protocol, area: str) -> tuple[NDArray[np.bool_], Floats]:
     """Choose the detections that count and what their scores should predict."""
     if target not in ("tp", "iou"):
-        raise ValueError(f"target must be 'tp' or 'iou', got {target!r}.")
+        raise ValueError(f"target: expected 'tp' or 'iou', got {target!r}.")
     iou = 0.0 if target == "iou" and area == "all" else TP_IOU
     matches: Matches = rules.matches(table, iou, area=area)
     rows = matches.kept & (table.gt_count(area) > 0)[table.cls]

@@ -13,14 +13,17 @@ point that balances localisation, precision and recall.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.metrics.table import DetectionTable, Matches
+from det_ls.metrics.calibration import running_sums
+from det_ls.metrics.protocols import TP_IOU, Protocol
+from det_ls.metrics.table import DetectionTable, Floats, Ints, Matches
+from det_ls.metrics.weighted import Estimates, Progress, Weights, class_mean, dot, once, sums_by_place
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+PARTS = ("LRP", "Loc", "FP", "FN")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class LRP:
     """
 
     tau: float
-    n_gt: Ints
+    n_gt: NDArray[Any]
     n_tp: Floats
     n_fp: Floats
     lrp: Floats
@@ -57,7 +60,7 @@ class LRP:
             ``LRP`` and ``FN`` averaged over the classes with ground truth, ``Loc`` and ``FP`` over those with a true
             positive; NaN over no class.
         """
-        parts = {"LRP": self.lrp, "Loc": self.loc, "FP": self.fp, "FN": self.fn}
+        parts = dict(zip(PARTS, (self.lrp, self.loc, self.fp, self.fn), strict=True))
         return {k: float(np.mean(v[~np.isnan(v)])) if (~np.isnan(v)).any() else float("nan") for k, v in parts.items()}
 
 
@@ -80,15 +83,78 @@ def lrp(table: DetectionTable, matches: Matches) -> LRP:
         >>> lrp(table, table.matches(0.5)).lrp.round(12).tolist()
         [0.4]
     """
-    n, tp = table.n_classes, matches.tp
-    n_tp = np.bincount(table.cls[tp], minlength=n).astype(np.float64)
-    n_fp = np.bincount(table.cls[~tp & ~matches.ignored], minlength=n).astype(np.float64)
-    loc_sum = np.bincount(table.cls[tp], weights=1 - matches.iou[tp], minlength=n).astype(np.float64)
-    return lrp_from_counts(n_tp, n_fp, loc_sum, table.gt_count(matches.area), matches.iou_threshold, np.zeros(n))
+    found = _weighted_lrp(table, matches, once(table), table.gt_count(matches.area)[:, None])
+    columns = (found.n_gt, found.n_tp, found.n_fp, found.lrp, found.loc, found.fp, found.fn, found.threshold)
+    return LRP(found.tau, *(column[:, 0] for column in columns))
+
+
+def _weighted_lrp(table: DetectionTable, matches: Matches, weights: Weights, n_gt: Ints | Floats) -> LRP:
+    """Compute (C, R) LRP errors over all detections of weighted images, with (C, R) objects in them."""
+    loss = np.where(matches.tp, 1 - matches.iou, 0.0)
+    counts = np.zeros((3, table.n_classes, weights.shape[1]))
+    order = np.argsort(table.cls, kind="stable")
+    starts = np.searchsorted(table.cls[order], np.arange(table.n_classes + 1))
+    for c in np.flatnonzero(np.diff(starts)):
+        rows = order[starts[c] : starts[c + 1]]
+        images, place = np.unique(table.image[rows], return_inverse=True)
+        tp = matches.tp[rows]
+        counts[:, c] = dot(sums_by_place(place, len(images), tp, matches.kept[rows] & ~tp, loss[rows]), weights[images])
+    n_tp, n_fp, loc = counts
+    return lrp_from_counts(n_tp, n_fp, loc, n_gt, matches.iou_threshold, np.zeros_like(n_tp))
+
+
+def lrp_numbers(table: DetectionTable, weights: Weights, protocol: Protocol, *, progress: Progress = iter) -> Estimates:
+    """Estimate LRP and its parts, over all detections.
+
+    Args:
+        table: Matched detections.
+        weights: (I, R) how often each image counts.
+        protocol: What is counted.
+        progress: Not used: these take a few matrix products a class.
+
+    Returns:
+        ``LRP``, ``LRP_Loc``, ``LRP_FP`` and ``LRP_FN``, over the classes and by class.
+    """
+    n_gt = dot(table.gt_per_image(), weights)
+    return _estimates("", _weighted_lrp(table, protocol.matches(table, TP_IOU), weights, n_gt))
+
+
+def optimal_lrp_numbers(
+    table: DetectionTable, weights: Weights, protocol: Protocol, *, progress: Progress = iter
+) -> Estimates:
+    """Estimate oLRP and its parts; the thresholds are found anew in each replicate.
+
+    Args:
+        table: Matched detections.
+        weights: (I, R) how often each image counts.
+        protocol: What is counted, and whether equal scores are told apart.
+        progress: Wraps the replicates' numbers.
+
+    Returns:
+        ``oLRP``, ``oLRP_Loc``, ``oLRP_FP`` and ``oLRP_FN``, over the classes and by class, and by class only the
+        ``lrp_threshold``.
+    """
+    optimum = OptimalLRP(table, protocol.matches(table, TP_IOU), split_ties=protocol.split_ties)
+    n_gt = dot(table.gt_per_image(), weights)
+    found = np.full((5, table.n_classes, weights.shape[1]), np.nan)
+    for r in progress(range(weights.shape[1])):
+        one = optimum(weights[:, r].astype(np.float64), n_gt[:, r])
+        found[:, :, r] = one.lrp, one.loc, one.fp, one.fn, one.threshold
+    none = np.zeros(0)
+    estimates = _estimates("o", LRP(TP_IOU, none, none, none, *found))
+    estimates.by_class["lrp_threshold"] = found[4]
+    return estimates
+
+
+def _estimates(prefix: str, errors: LRP) -> Estimates:
+    """Average (C, R) errors over the classes where they are defined."""
+    parts = dict(zip(PARTS, (errors.lrp, errors.loc, errors.fp, errors.fn), strict=True))
+    by_class = {f"{prefix}LRP" if part == "LRP" else f"{prefix}LRP_{part}": found for part, found in parts.items()}
+    return Estimates({key: class_mean(found) for key, found in by_class.items()}, by_class)
 
 
 def lrp_from_counts(
-    n_tp: Floats, n_fp: Floats, loc_sum: Floats, n_gt: NDArray[np.integer], tau: float, threshold: Floats
+    n_tp: Floats, n_fp: Floats, loc_sum: Floats, n_gt: NDArray[np.integer] | Floats, tau: float, threshold: Floats
 ) -> LRP:
     """Compute LRP errors from counts, in any common shape.
 
@@ -145,34 +211,64 @@ def optimal_lrp(table: DetectionTable, matches: Matches, *, split_ties: bool = F
         oLRP by class in ``lrp``, the parts at the optimum, and the thresholds. A class without a true positive has
         error 1 and no threshold (NaN).
     """
-    n, n_gt, tau = table.n_classes, table.gt_count(matches.area), matches.iou_threshold
-    order = table.coco_order
-    order = order[~matches.ignored[order]]
-    cls, score, tp = table.cls[order], table.score[order], matches.tp[order]
-    place = np.flatnonzero(tp) if split_ties else threshold_places(cls, score, tp)
-    before = np.searchsorted(cls, cls[place])  # where the class of each place starts
-    c_tp = np.concatenate([[0.0], np.cumsum(tp)])
-    c_loc = np.concatenate([[0.0], np.cumsum(np.where(tp, 1 - matches.iou[order], 0.0))])
-    n_tp = c_tp[place + 1] - c_tp[before]
-    n_fp = place + 1 - before - n_tp
-    loc = c_loc[place + 1] - c_loc[before]
-    owner = cls[place]
-    reachable = n_gt[owner] > 0
-    error = np.where(reachable, lrp_error(n_tp, n_fp, loc, np.maximum(n_gt[owner], 1), tau), np.inf)
-    best_tp, best_fp, best_loc, threshold = np.zeros(n), np.zeros(n), np.zeros(n), np.full(n, np.nan)
-    if len(place):
-        first = np.flatnonzero(np.diff(owner, prepend=-1))
-        smallest = np.minimum.reduceat(error, first)
-        is_best = np.flatnonzero(error == np.repeat(smallest, np.diff(np.append(first, len(owner)))))
-        winners = is_best[np.unique(owner[is_best], return_index=True)[1]]
-        found = error[winners] < 1
-        if split_ties:
-            found |= (place == before)[winners] & (error[winners] == 1)
-        winners = winners[found]
-        best = owner[winners]
-        best_tp[best], best_fp[best], best_loc[best] = n_tp[winners], n_fp[winners], loc[winners]
-        threshold[best] = score[place[winners]]
-    return lrp_from_counts(best_tp, best_fp, best_loc, n_gt, tau, threshold)
+    return OptimalLRP(table, matches, split_ties=split_ties)(np.ones(table.n_images), table.gt_count(matches.area))
+
+
+class OptimalLRP:
+    """:func:`optimal_lrp` of weighted images.
+
+    Args:
+        table: Matched detections.
+        matches: One matching of the table.
+        split_ties: As in :func:`optimal_lrp`.
+    """
+
+    def __init__(self, table: DetectionTable, matches: Matches, *, split_ties: bool = False) -> None:
+        order = table.coco_order
+        order = order[~matches.ignored[order]]
+        cls, score, tp = table.cls[order], table.score[order], matches.tp[order]
+        place = np.flatnonzero(tp) if split_ties else threshold_places(cls, score, tp)
+        place = place[table.gt_count(matches.area)[cls[place]] > 0]
+        self._n, self._tau, self._split_ties = table.n_classes, matches.iou_threshold, split_ties
+        self._image, tps = table.image[order], np.flatnonzero(tp)
+        self._tp_image, self._loss = self._image[tps], 1 - matches.iou[order][tps]
+        self._score, self._cls = score[place], cls[place]
+        self._start, self._end = np.searchsorted(cls, self._cls), place + 1  # of the class, and up to the threshold
+        self._tp_start, self._tp_end = np.searchsorted(tps, self._start), np.searchsorted(tps, self._end)
+        self._first = np.flatnonzero(np.diff(self._cls, prepend=-1))
+
+    def __call__(self, w: Floats, n_gt: NDArray[np.integer] | Floats) -> LRP:
+        """Find the optimum of each class.
+
+        Args:
+            w: (I,) how often each image counts.
+            n_gt: (C,) objects in the weighted images.
+
+        Returns:
+            As :func:`optimal_lrp`.
+        """
+        best_tp, best_fp, best_loc = np.zeros((3, self._n))
+        threshold = np.full(self._n, np.nan)
+        if len(self._cls):
+            seen, tps = running_sums(w[self._image]), running_sums(w[self._tp_image])
+            losses = running_sums(w[self._tp_image] * self._loss)
+            n_tp = tps[self._tp_end] - tps[self._tp_start]
+            n_fp = seen[self._end] - seen[self._start] - n_tp
+            loc = losses[self._tp_end] - losses[self._tp_start]
+            error = lrp_error(n_tp, n_fp, loc, np.maximum(n_gt[self._cls], 1.0), self._tau)
+            smallest = np.minimum.reduceat(error, self._first)
+            lengths = np.diff(np.append(self._first, len(error)))
+            is_best = np.flatnonzero(error == np.repeat(smallest, lengths))
+            owner = self._cls[is_best]
+            winners = is_best[np.flatnonzero(np.diff(owner, prepend=-1))]
+            found = error[winners] < 1
+            if self._split_ties:
+                found |= (self._end - 1 == self._start)[winners] & (error[winners] == 1)
+            winners = winners[found]
+            best = self._cls[winners]
+            best_tp[best], best_fp[best], best_loc[best] = n_tp[winners], n_fp[winners], loc[winners]
+            threshold[best] = self._score[winners]
+        return lrp_from_counts(best_tp, best_fp, best_loc, np.asarray(n_gt), self._tau, threshold)
 
 
 def threshold_places(cls: NDArray[np.integer], score: Floats, tp: NDArray[np.bool_]) -> Ints:

@@ -98,7 +98,8 @@ def table_from_coco(
     """Read a finished COCO evaluation into a table and match once more at low thresholds.
 
     Args:
-        coco_eval: A pycocotools evaluation of boxes after ``evaluate()``. It is left as it is.
+        coco_eval: A pycocotools evaluation of boxes after ``evaluate()``, which is left as it is, or the evaluation of
+            another of `det_ls.metrics.evaluators`, which has a ``to_table`` of its own.
         extra_iou_thresholds: IoU thresholds of the second matching pass, area range ``all``.
         zero_overlap: How to match at threshold 0, see `build_table`.
 
@@ -108,6 +109,9 @@ def table_from_coco(
     Raises:
         ValueError: The evaluation lacks the area range ``all``, or a score is outside [0, 1].
     """
+    if hasattr(coco_eval, "to_table"):
+        table: DetectionTable = coco_eval.to_table(extra_iou_thresholds=extra_iou_thresholds, zero_overlap=zero_overlap)
+        return table
     params = coco_eval.params
     names = list(params.areaRngLbl)
     if "all" not in names:

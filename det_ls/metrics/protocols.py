@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from det_ls.metrics.calibration import Floats
 from det_ls.metrics.table import DetectionTable, Matches
 
+TP_IOU = 0.5  # smallest IoU of a true positive, where a number does not say otherwise
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -112,7 +114,7 @@ def get_protocol(name: str) -> Protocol:
         False
     """
     if not isinstance(name, str) or name not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {name!r}.")
+        raise ValueError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {name!r}.")
     return PROTOCOLS[name]
 
 

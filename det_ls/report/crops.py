@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import OperatingPoint
-from det_ls.metrics.protocols import get_protocol
+from det_ls.metrics.protocols import TP_IOU, get_protocol
 from det_ls.metrics.table import DetectionTable, Floats
-from det_ls.uncertainty.replicates import TP_IOU
 
 LIMIT = 12
 SIDE = 320  # pixels of a crop's longer side

@@ -11,11 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from det_ls.base.files import write_atomically
 from det_ls.base.version import __version__
 from det_ls.data.coco import read_ground_truth
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import operating_point
-from det_ls.evaluation.results import write_atomically
 from det_ls.metrics.catalogue import HEADLINE
 from det_ls.report import plots
 from det_ls.report.crops import CaseFinder
@@ -34,7 +34,7 @@ from det_ls.report.rows import (
     tiles,
 )
 from det_ls.report.words import comparison_findings, findings
-from det_ls.uncertainty.bootstrap import Comparison
+from det_ls.uncertainty.paired import Comparison
 
 _FIGURES: tuple[tuple[str, Callable[..., Figure], str], ...] = (
     (
@@ -129,7 +129,7 @@ def write_report(
         "subtitle": f"{counts['images']:,} images, {counts['objects']:,} objects, {counts['detections']:,} detections, "
         f"{counts['classes_with_ground_truth']:,} of {counts['classes']:,} classes with ground truth; "
         f"protocol {metrics.protocol}",
-        "tiles": tiles(metrics, says[-1].lead),
+        "tiles": tiles(metrics, point),
         "findings": says,
         "interval_note": interval_note(metrics.intervals.values()),
         "headline": [row for row in rows if row["key"] in HEADLINE],

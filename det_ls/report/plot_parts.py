@@ -13,11 +13,11 @@ from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import OperatingPoint
 from det_ls.metrics.calibration import Reliability
 from det_ls.metrics.curves import FreeResponse
-from det_ls.metrics.protocols import get_protocol
+from det_ls.metrics.protocols import TP_IOU, get_protocol
 from det_ls.metrics.table import Bools, Floats
+from det_ls.metrics.weighted import weighted_bins
 from det_ls.report.plot_style import INK, MUTED, PAPER, SMALL, Look, dress
-from det_ls.uncertainty.bootstrap import image_weights
-from det_ls.uncertainty.replicates import TP_IOU, replicate_sums
+from det_ls.uncertainty.samples import image_weights
 
 FEW = 10
 
@@ -239,7 +239,7 @@ def class_gap_intervals(metrics: DetectionMetrics, replicates: int, seed: int, l
     gap = table.score[rows] - matches.tp[rows]
     weights = image_weights(table.n_images, replicates, seed)
     cls = table.cls[rows].astype(np.int64)
-    count, total = replicate_sums(table.image[rows], cls, table.n_classes, [np.ones(len(rows)), gap], weights)
+    count, total = weighted_bins(table.image[rows], cls, table.n_classes, [np.ones(len(rows)), gap], weights)
     means = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     ends = np.full((2, table.n_classes), np.nan)
     known = ~np.isnan(means).all(1)

@@ -17,7 +17,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from det_ls.evaluation.results import write_atomically
+from det_ls.base.files import write_atomically
 
 PAPER_WIDTH = 3.5  # inches, one column of a two-column paper
 TEXT, SMALL = 8.0, 7.0  # points

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import operating_point
 from det_ls.metrics.calibration import Reliability
-from det_ls.metrics.catalogue import HEADLINE
+from det_ls.metrics.catalogue import HEADLINE, NUMBERS
 from det_ls.metrics.curves import FROC_RATES, MISS_RATE_POINTS, free_response, reliability_intervals
 from det_ls.metrics.curves import threshold_curve as compute_threshold_curve
 from det_ls.report.plot_parts import (
@@ -56,7 +56,9 @@ from det_ls.report.plot_style import (
     nothing,
 )
 from det_ls.report.plot_style import save as save
-from det_ls.uncertainty.bootstrap import HIGHER_IS_BETTER, NEITHER_IS_BETTER, Comparison, image_weights
+from det_ls.report.words import verdict_text
+from det_ls.uncertainty.paired import Comparison, Verdict
+from det_ls.uncertainty.samples import image_weights
 
 TP_LABEL, IOU_LABEL = "precision (IoU ≥ 0.5)", "mean IoU"
 
@@ -342,15 +344,14 @@ def forest(
     ax = new_axes(ax, 1.25 + 0.21 * max(len(shown), 2))
     ax.axvline(0, color=MUTED, lw=0.9, ls="--", zorder=1)
     looks = {
-        "better": (BLUE, "o", BLUE),
-        "worse": (VERMILLION, "s", VERMILLION),
-        "differs": (GREEN, "D", GREEN),
-        "no difference shown": (MUTED, "o", PAPER),
+        Verdict.BETTER: (BLUE, "o", BLUE),
+        Verdict.WORSE: (VERMILLION, "s", VERMILLION),
+        Verdict.DIFFERS: (GREEN, "D", GREEN),
+        Verdict.NONE: (MUTED, "o", PAPER),
     }
-    labelled: set[str] = set()
+    labelled: set[Verdict] = set()
     for row, found in enumerate(reversed(shown)):
-        verdict = verdict_of(found)
-        colour, marker, face = looks[verdict]
+        colour, marker, face = looks[found.verdict]
         ax.plot(
             [found.interval.low, found.interval.high],
             [row, row],
@@ -358,8 +359,8 @@ def forest(
             lw=2.2 if found.differs else 1.0,
             zorder=2,
         )
-        label = None if verdict in labelled else f"{names[1]} {verdict}" if verdict in ("better", "worse") else verdict
-        labelled.add(verdict)
+        label = None if found.verdict in labelled else verdict_text(found.verdict, names[1])
+        labelled.add(found.verdict)
         ax.plot([found.difference], [row], marker, color=colour, mfc=face, ms=5, label=label, ls="none", zorder=3)
     if shown:
         ends = [v for f in shown for v in (f.interval.low, f.interval.high, f.difference)]
@@ -374,23 +375,6 @@ def forest(
     return figure_of(ax)
 
 
-def verdict_of(comparison: Comparison) -> str:
-    """Read a paired comparison of a second detector with a first.
-
-    Args:
-        comparison: The comparison.
-
-    Returns:
-        ``better``, ``worse``, ``differs`` (for a number of which neither direction is better) or ``no difference
-        shown``.
-    """
-    if not comparison.differs:
-        return "no difference shown"
-    if comparison.key in NEITHER_IS_BETTER:
-        return "differs"
-    return "better" if (comparison.interval.low > 0) == (comparison.key in HIGHER_IS_BETTER) else "worse"
-
-
 def _arrow(key: str) -> str:
     """Point to where a number gets better."""
-    return "" if key in NEITHER_IS_BETTER else "(↑)" if key in HIGHER_IS_BETTER else "(↓)"
+    return {"higher": "(↑)", "lower": "(↓)"}.get(NUMBERS[key].better, "")

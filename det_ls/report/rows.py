@@ -13,15 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from det_ls.evaluation.measure import DetectionMetrics
-from det_ls.metrics.catalogue import HEADLINE
+from det_ls.evaluation.operating_point import OperatingPoint
+from det_ls.metrics.catalogue import HEADLINE, NUMBERS
 from det_ls.report.crops import SIDE, Case, base_name, cut, read_image
-from det_ls.report.plots import verdict_of
-from det_ls.report.words import CALIBRATED, DASH, definition_text, describe, floor_verdict, interval_text, number
-from det_ls.uncertainty.bootstrap import Comparison, Interval
+from det_ls.report.words import (
+    DASH,
+    better_text,
+    definition_text,
+    floor_text,
+    interval_text,
+    number,
+    verdict_text,
+)
 from det_ls.uncertainty.floor import Floor
+from det_ls.uncertainty.intervals import Interval
+from det_ls.uncertainty.paired import Comparison, Verdict
 
 Row = dict[str, Any]
-_SIGNED = frozenset({"signed_gap", "signed_gap_iou"})
+_TAGS = {Verdict.BETTER: "good", Verdict.WORSE: "bad", Verdict.DIFFERS: "other", Verdict.NONE: "none"}
 _ESTIMATOR = "uncertainty of the estimator, which is biased upwards; not a range for the true error"
 
 
@@ -155,23 +164,23 @@ def number_row(metrics: DetectionMetrics, key: str) -> Row:
         The row.
     """
     value, interval, floor = metrics.values[key], metrics.intervals.get(key), metrics.floors.get(key)
-    name, what, better = describe(key)
-    signed = key in _SIGNED
+    about = NUMBERS[key]
+    signed = about.signed
     reason = metrics.reasons.get(key, "")
     if reason and value is not None:
         reason += f" (shown as {value:g} by the reference tools)"
     return {
         "key": key,
-        "name": name,
-        "what": what,
-        "better": better,
+        "name": about.name,
+        "what": about.what,
+        "better": better_text(key),
         "value": number(value, signed=signed),
         "reason": reason,
         "interval": interval_text(interval, signed=signed),
         "interval_note": _ESTIMATOR if interval is not None and interval.of == "estimator" else "",
-        "floor": "" if value is None else _floor_text(floor),
-        "verdict": floor_verdict(value, floor),
-        "calibrated": floor_verdict(value, floor) == CALIBRATED,
+        "floor": "" if value is None else _floor_span(floor),
+        "verdict": floor_text(value, floor),
+        "calibrated": value is not None and floor is not None and not floor.exceeded_by(value),
         "how": definition_text(metrics.definitions[key]),
     }
 
@@ -189,13 +198,13 @@ def gap_rows(val: DetectionMetrics, train: DetectionMetrics) -> list[Row]:
     gap = val.gap_to(train)
 
     def text(metrics: DetectionMetrics, key: str) -> str:
-        return number(None if key in metrics.reasons else metrics.values[key], signed=key in _SIGNED)
+        return number(None if key in metrics.reasons else metrics.values[key], signed=NUMBERS[key].signed)
 
     return [
         {
             "key": key,
-            "name": describe(key)[0],
-            "better": describe(key)[2],
+            "name": NUMBERS[key].name,
+            "better": better_text(key),
             "train": text(train, key),
             "val": text(val, key),
             "gap": number(gap.get(key), signed=True),
@@ -204,12 +213,12 @@ def gap_rows(val: DetectionMetrics, train: DetectionMetrics) -> list[Row]:
     ]
 
 
-def tiles(metrics: DetectionMetrics, threshold: str) -> list[Row]:
+def tiles(metrics: DetectionMetrics, point: OperatingPoint) -> list[Row]:
     """Show the few numbers that come first.
 
     Args:
         metrics: The numbers of a detector.
-        threshold: What `det_ls.report.words.findings` leads with on the operating point.
+        point: Its operating point.
 
     Returns:
         The tiles.
@@ -230,14 +239,13 @@ def tiles(metrics: DetectionMetrics, threshold: str) -> list[Row]:
                 "words": bool(row["reason"]),
             }
         )
-    value = threshold.removeprefix("Score threshold ")
-    median = value.endswith(" (median)")
+    known = point.known
     shown.append(
         {
             "name": "Score threshold to use",
-            "value": value.removesuffix(" (median)").lower(),
-            "more": "median; each class has its own" if median else "",
-            "words": not value[0].isdigit(),
+            "value": number(float(np.median(known))) if len(known) else "there is none",
+            "more": "median; each class has its own" if len(known) and metrics.table.has_gt.sum() > 1 else "",
+            "words": not len(known),
         }
     )
     return shown
@@ -293,8 +301,7 @@ def difference_tile(comparison: Comparison, names: tuple[str, str]) -> Row:
     Returns:
         The tile.
     """
-    verdict = verdict_of(comparison)
-    result = f"{names[1]} {verdict}" if verdict in ("better", "worse") else verdict
+    result = verdict_text(comparison.verdict, names[1])
     return {
         "name": f"{comparison.key}, difference",
         "value": number(comparison.difference, signed=True),
@@ -315,26 +322,25 @@ def difference_row(key: str, a: DetectionMetrics, b: DetectionMetrics, compariso
     Returns:
         The row.
     """
-    name, what, better = describe(key)
-    row: Row = {"key": key, "name": name, "what": what, "better": better, "reason": ""}
+    about = NUMBERS[key]
+    row: Row = {"key": key, "name": about.name, "what": about.what, "better": better_text(key), "reason": ""}
     row["how"] = definition_text(a.definitions[key], b.definitions[key])
     if comparison is None:
         reason = a.reasons.get(key) or b.reasons.get(key)
         return {**row, "reason": reason or "no bootstrap sample defines it for both"}
-    verdict = verdict_of(comparison)
-    signed = key in _SIGNED
+    signed = NUMBERS[key].signed
     return {
         **row,
         "a": number(comparison.a, signed=signed),
         "b": number(comparison.b, signed=signed),
-        "floor_a": _floor_text(a.floors.get(key)),
-        "floor_b": _floor_text(b.floors.get(key)),
+        "floor_a": _floor_span(a.floors.get(key)),
+        "floor_b": _floor_span(b.floors.get(key)),
         "difference": number(comparison.difference, signed=True),
         "interval": interval_text(comparison.interval, signed=True),
-        "verdict": verdict,
-        "tag": {"better": "good", "worse": "bad", "differs": "other"}.get(verdict, "none"),
+        "verdict": verdict_text(comparison.verdict, "").strip(),
+        "tag": _TAGS[comparison.verdict],
     }
 
 
-def _floor_text(floor: Floor | None) -> str:
+def _floor_span(floor: Floor | None) -> str:
     return "" if floor is None else f"{number(floor.median)}, 95% below {number(floor.p95)}"

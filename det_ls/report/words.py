@@ -12,66 +12,15 @@ import numpy as np
 
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import OperatingPoint
-from det_ls.metrics.catalogue import HEADLINE
-from det_ls.uncertainty.bootstrap import Comparison, Interval
+from det_ls.metrics.catalogue import HEADLINE, NUMBERS
 from det_ls.uncertainty.floor import Floor
+from det_ls.uncertainty.intervals import Interval
+from det_ls.uncertainty.paired import Comparison, Verdict
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 CALIBRATED = "not distinguishable from calibrated"
 
-# Key: what to call it, what it says, and which direction is better.
-NUMBERS: dict[str, tuple[str, str, str]] = {
-    "AP": ("Average precision", "How well boxes are found and ranked, averaged over IoU 0.50 to 0.95.", "higher"),
-    "AP50": ("Average precision, loose", "The same where a box needs to overlap its object by half.", "higher"),
-    "AP75": ("Average precision, strict", "The same where a box needs to fit closely.", "higher"),
-    "LaECE0": (
-        "Calibration error against IoU",
-        "How far scores are from the IoU that the boxes have, in bins, averaged over classes (Kuzucu et al. 2024).",
-        "lower",
-    ),
-    "LaACE0": ("The same without bins", "Mean distance of a detection's score from its IoU.", "lower"),
-    "LRP": (
-        "Localisation recall precision error",
-        "Misses, false positives and loose boxes in one error, all detections kept.",
-        "lower",
-    ),
-    "oLRP": ("LRP at its best threshold", "The same error at the best score threshold of each class.", "lower"),
-    "DECE": (
-        "Calibration error against precision",
-        "How far scores are from the fraction of right detections, in bins (Küppers et al. 2020).",
-        "lower",
-    ),
-    "signed_gap": (
-        "Mean score minus precision",
-        "Above 0: over-confident. Below 0: under-confident.",
-        "closer to 0",
-    ),
-    "brier": ("Brier score", "Mean squared distance of scores from right (1) or wrong (0).", "lower"),
-    "nll": ("Negative log-likelihood", "As the Brier score, but hard on scores that are surely wrong.", "lower"),
-    "auroc": (
-        "Ranking (AUROC)",
-        "Probability that a right detection outscores a wrong one; calibration does not change it.",
-        "higher",
-    ),
-    "AP_small": ("Average precision, small objects", "Below 32² square pixels.", "higher"),
-    "AP_medium": ("Average precision, medium objects", "32² to 96² square pixels.", "higher"),
-    "AP_large": ("Average precision, large objects", "Above 96² square pixels.", "higher"),
-    "AR1": ("Average recall, 1 detection", "Objects found with one detection an image and class.", "higher"),
-    "AR10": ("Average recall, 10 detections", "The same with ten.", "higher"),
-    "AR100": ("Average recall, 100 detections", "The same with a hundred.", "higher"),
-    "AR_small": ("Average recall, small objects", "Below 32² square pixels.", "higher"),
-    "AR_medium": ("Average recall, medium objects", "32² to 96² square pixels.", "higher"),
-    "AR_large": ("Average recall, large objects", "Above 96² square pixels.", "higher"),
-    "DECE_equal_mass": ("Calibration error, equal-mass bins", "As DECE, with equally many detections a bin.", "lower"),
-    "signed_gap_iou": ("Mean score minus mean IoU", "Above 0: over-confident about the boxes.", "closer to 0"),
-    "mean_score": ("Mean score", "", ""),
-    "precision": ("Precision", "Right detections as a fraction of all.", "higher"),
-}
-_PARTS = {
-    "Loc": "Part of LRP: looseness of the right boxes.",
-    "FP": "Part of LRP: false positives among the detections.",
-    "FN": "Part of LRP: objects missed.",
-}
+_BETTER = {"higher": "higher", "lower": "lower", "zero": "closer to 0", "neither": ""}
 
 
 @dataclass(frozen=True)
@@ -89,31 +38,20 @@ class Finding:
     text: str
 
 
-def describe(key: str) -> tuple[str, str, str]:
-    """Say what a number is.
+def better_text(key: str) -> str:
+    """Say which direction of a number is better.
 
     Args:
         key: Name of the number.
 
     Returns:
-        What to call it, what it says, and which direction is better; empty where there is nothing to say.
+        A word or two; nothing where neither direction is better.
 
     Example:
-        >>> describe("LaECE50")[0]
-        'Calibration error against IoU, true positives from IoU 0.5'
+        >>> better_text("signed_gap")
+        'closer to 0'
     """
-    if key in NUMBERS:
-        return NUMBERS[key]
-    if key.startswith("La"):
-        kind, at = key[:5], key[5:]
-        name = NUMBERS["LaECE0"][0] if kind == "LaECE" else "Absolute error against IoU"
-        if at.endswith("lrpopt"):
-            return f"{name}, at the operating point", "Only detections at or above their class's threshold.", "lower"
-        return f"{name}, true positives from IoU {int(at) / 100:g}", "", "lower"
-    if "LRP_" in key:
-        best = ", at the best thresholds" if key.startswith("o") else ""
-        return key.replace("_", ", ") + best, _PARTS.get(key.rsplit("_", 1)[-1], ""), "lower"
-    return key, "", ""
+    return _BETTER[NUMBERS[key].better]
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
@@ -154,7 +92,7 @@ def interval_text(interval: Interval | None, *, signed: bool = False) -> str:
     return f"{number(interval.low, signed=signed)} to {number(interval.high, signed=signed)}"
 
 
-def floor_verdict(value: float | None, floor: Floor | None) -> str:
+def floor_text(value: float | None, floor: Floor | None) -> str:
     """Read a calibration error against its floor.
 
     Args:
@@ -164,7 +102,47 @@ def floor_verdict(value: float | None, floor: Floor | None) -> str:
     Returns:
         ``not distinguishable from calibrated``, ``above the floor``, or nothing where either is missing.
     """
-    return "" if value is None or floor is None else floor.verdict(value)
+    if value is None or floor is None:
+        return ""
+    return "above the floor" if floor.exceeded_by(value) else CALIBRATED
+
+
+def verdict_text(verdict: Verdict, name: str) -> str:
+    """Say what a comparison shows of the second detector.
+
+    Args:
+        verdict: The verdict.
+        name: What the second detector is called.
+
+    Returns:
+        For example ``smoothed better``.
+
+    Example:
+        >>> verdict_text(Verdict.NONE, "smoothed")
+        'no difference shown'
+    """
+    words = {Verdict.DIFFERS: "differs", Verdict.NONE: "no difference shown"}
+    return words.get(verdict) or f"{name} {verdict.value}"
+
+
+def comparison_text(comparison: Comparison, names: tuple[str, str]) -> str:
+    """Say in a sentence whether two detectors differ in a number.
+
+    Args:
+        comparison: The comparison.
+        names: What the detectors are called.
+
+    Returns:
+        The sentence.
+    """
+    one, other = (f"{name} ({number(value)})" for name, value in zip(names, (comparison.a, comparison.b), strict=True))
+    difference = f"{names[1]} {MINUS} {names[0]} = {number(comparison.difference, signed=True)}"
+    span = f"{comparison.interval.level:.0%} interval {interval_text(comparison.interval, signed=True)}"
+    if not comparison.differs:
+        return f"No difference shown between {one} and {other}: {difference}, {span} includes zero."
+    judged = {Verdict.BETTER: " (better)", Verdict.WORSE: " (worse)"}.get(comparison.verdict, "")
+    direction = "higher" if comparison.difference > 0 else "lower"
+    return f"{other} is {direction}{judged} than {one}: {difference}, {span} excludes zero."
 
 
 def findings(metrics: DetectionMetrics, point: OperatingPoint) -> list[Finding]:
@@ -207,9 +185,7 @@ def comparison_findings(comparisons: Mapping[str, Comparison], names: tuple[str,
             "chance alone. An interval that includes zero does not show that the detectors are equal.",
         )
     ]
-    return found + [
-        Finding(c.key, describe(c.key)[0], c.words.split(": ", 1)[-1].replace(" -0.", f" {MINUS}0.")) for c in differing
-    ]
+    return found + [Finding(c.key, NUMBERS[c.key].name, comparison_text(c, names)) for c in differing]
 
 
 def _between(interval: Interval | None, *, signed: bool = False) -> str:
@@ -273,7 +249,7 @@ def _calibration(metrics: DetectionMetrics) -> list[Finding]:
             text = f"{key} is {number(value)}, but what a perfectly calibrated detector would read was not simulated."
             found.append(Finding(topic, "Cannot be judged", text))
         else:
-            below = value <= floor.p95
+            below = not floor.exceeded_by(value)
             text = (
                 f"{key} is {number(value)}. With the same scores, a perfectly calibrated detector would read "
                 f"{number(floor.median)} (median), and more than {number(floor.p95)} one time in twenty. "
@@ -318,19 +294,36 @@ def _percent(value: float | None) -> str:
     return DASH if value is None or np.isnan(value) else f"{value:.0%}"
 
 
-def overlap_text(definition: Mapping[str, Any]) -> str:
+def ascii_text(text: str) -> str:
+    """Replace the signs that some consoles cannot print.
+
+    Args:
+        text: A text of this module.
+
+    Returns:
+        The text in ASCII, as far as it is ours.
+
+    Example:
+        >>> ascii_text("IoU ≥ 0.5: −0.071")
+        'IoU >= 0.5: -0.071'
+    """
+    return text.replace("\N{GREATER-THAN OR EQUAL TO}", ">=").replace(MINUS, "-").replace(DASH, "-")
+
+
+def overlap_text(definition: Mapping[str, Any], *, named: bool = True) -> str:
     """Write the IoU from which a detection is a true positive.
 
     Args:
         definition: One of `DetectionMetrics.definitions`.
+        named: Whether to say that it is an IoU.
 
     Returns:
         For example ``IoU ≥ 0.5``.
     """
-    iou = definition["iou"]
+    iou, prefix = definition["iou"], "IoU " if named else ""
     if isinstance(iou, str):
-        return f"IoU {iou}"
-    return "IoU > 0" if iou == 0 and definition["protocol"] == "det_ls" else f"IoU ≥ {iou:g}"
+        return prefix + iou
+    return prefix + ("> 0" if iou == 0 and definition["protocol"] == "det_ls" else f"≥ {iou:g}")
 
 
 def definition_text(definition: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> str:

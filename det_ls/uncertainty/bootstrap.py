@@ -1,261 +1,70 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Image-level bootstrap: percentile intervals of one detector's numbers, and the paired comparison of two detectors.
-
-Images are drawn with replacement, since detections of one image are not independent of each other. Percentile
-intervals: Efron and Tibshirani, "An introduction to the bootstrap", 1993. Two detectors are compared on the same draws.
-"""
+"""Intervals of a detector's numbers over the choice of images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-
-from det_ls.metrics.protocols import get_protocol
-from det_ls.metrics.table import DetectionTable, Floats
-from det_ls.uncertainty.replicates import Progress, replicate_ap, replicate_numbers
-
-# A binned error sums absolute gaps, so sampling noise only adds to it: its replicates lie above the value itself.
-BIASED_UPWARDS = frozenset({"DECE", "DECE_equal_mass", "LaECE0", "LaECE10", "LaECE50", "LaECE0_lrpopt"})
-HIGHER_IS_BETTER = frozenset({"AP", "AP50", "AP75", "auroc", "precision"})
-NEITHER_IS_BETTER = frozenset({"signed_gap", "signed_gap_iou", "mean_score"})
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A percentile bootstrap interval.
-
-    Attributes:
-        low: Lower end.
-        high: Upper end.
-        level: Nominal coverage in (0, 1).
-        replicates: Replicates in which the number was defined.
-        undefined: Replicates in which it was not.
-        of: ``value``, or ``estimator`` for a binned error, which is biased upwards: the interval then says how much the
-            estimate varies, not where the detector's true error lies.
-    """
-
-    low: float
-    high: float
-    level: float
-    replicates: int
-    undefined: int
-    of: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One number of two detectors on the same images.
-
-    Attributes:
-        key: Name of the number.
-        a: Value of the first detector.
-        b: Value of the second detector.
-        difference: ``b - a``.
-        interval: Paired bootstrap interval of the difference.
-        differs: Whether the interval excludes zero.
-        words: The result in a sentence.
-    """
-
-    key: str
-    a: float
-    b: float
-    difference: float
-    interval: Interval
-    differs: bool
-    words: str
-
-
-def image_weights(n_images: int, replicates: int, seed: int) -> NDArray[np.uint16]:
-    """Draw bootstrap samples of images.
-
-    Args:
-        n_images: Number of images I.
-        replicates: Number of samples R.
-        seed: Seed of the draws.
-
-    Returns:
-        (I, R) how often each image is in each sample; every column sums to I.
-
-    Example:
-        >>> image_weights(5, 3, seed=0).sum(0).tolist()
-        [5, 5, 5]
-    """
-    rng = np.random.default_rng(seed)
-    weights = np.zeros((n_images, replicates), np.uint16)
-    for r in range(replicates if n_images else 0):
-        weights[:, r] = np.bincount(rng.integers(n_images, size=n_images), minlength=n_images)
-    return weights
+from det_ls.base.arguments import check_fraction, check_integer
+from det_ls.metrics.catalogue import KEPT, NUMBERS
+from det_ls.metrics.kept import KeptPlan
+from det_ls.metrics.number import Number, Population
+from det_ls.metrics.weighted import Progress
+from det_ls.uncertainty.intervals import LEAST_REPLICATES, Interval, bootstrap_interval
+from det_ls.uncertainty.samples import Sample, draw, sample_numbers
 
 
 def bootstrap_intervals(
-    table: DetectionTable,
-    *,
-    protocol: str = "det_ls",
-    replicates: int = 1000,
-    ap_replicates: int | None = None,
-    seed: int = 0,
-    level: float = 0.95,
-    progress: Progress = iter,
-) -> dict[str, Interval]:
-    """Compute image-level bootstrap intervals of a detector's numbers.
+    plan: KeptPlan, *, replicates: int = 1000, seed: int = 0, level: float = 0.95, progress: Progress = iter
+) -> dict[Population, dict[str, Interval]]:
+    """Compute intervals of a detector's numbers, of all boxes and of those that a user keeps.
 
     Args:
-        table: Matched detections.
-        protocol: ``det_ls`` or ``reference``.
-        replicates: Bootstrap samples for everything but AP.
-        ap_replicates: Bootstrap samples for AP, which costs more; by default 200, or ``replicates`` if that is less;
-            0 for none.
+        plan: The matched detections, and how the kept ones are chosen.
+        replicates: Bootstrap samples, at least 100.
         seed: Seed of the draws.
         level: Nominal coverage in (0, 1).
         progress: Wraps the replicates' numbers, for example in a progress bar.
 
     Returns:
-        Interval by key; a number that no replicate defines is left out.
+        Interval by population and key; a number that no replicate defines is left out.
 
     Raises:
-        ValueError: There are no replicates, or the level is not in (0, 1).
+        TypeError: An argument has the wrong type.
+        ValueError: There are too few replicates, or the level is not in (0, 1).
     """
-    found = _replicates([table], protocol, replicates, ap_replicates, seed, level, progress)[0]
-    return {k: i for k, v in found.items() if (i := percentile_interval(v, level, _estimates(k))) is not None}
-
-
-def compare_tables(
-    a: DetectionTable,
-    b: DetectionTable,
-    *,
-    names: tuple[str, str] = ("a", "b"),
-    protocol: str = "det_ls",
-    replicates: int = 1000,
-    ap_replicates: int | None = None,
-    seed: int = 0,
-    level: float = 0.95,
-    progress: Progress = iter,
-) -> dict[str, Comparison]:
-    """Compare two detectors on the same images by a paired bootstrap.
-
-    Args:
-        a: Matched detections of the first detector.
-        b: Matched detections of the second detector, against the same ground truth.
-        names: What to call them.
-        protocol: ``det_ls`` or ``reference``.
-        replicates: Bootstrap samples for everything but AP.
-        ap_replicates: Bootstrap samples for AP; by default 200, or ``replicates`` if that is less; 0 for none.
-        seed: Seed of the draws.
-        level: Nominal coverage in (0, 1).
-        progress: Wraps the replicates' numbers, for example in a progress bar.
-
-    Returns:
-        Comparison by key; a number that is undefined for either detector is left out.
-
-    Raises:
-        ValueError: The tables differ in images, classes or objects, there are no replicates, or the level is not in
-            (0, 1).
-    """
-    _check_same_ground_truth(a, b)
-    found_a, found_b = _replicates([a, b], protocol, replicates, ap_replicates, seed, level, progress)
-    point_a, point_b = (_replicates_of(t, protocol, _once(t), _once(t), iter) for t in (a, b))
-    compared: dict[str, Comparison] = {}
-    for key in found_a:
-        value_a, value_b = float(point_a[key][0]), float(point_b[key][0])
-        interval = percentile_interval(found_b[key] - found_a[key], level, "value")
-        if interval is None or np.isnan(value_a) or np.isnan(value_b):
-            continue
-        differs = interval.low > 0 or interval.high < 0
-        words = _words(key, names, value_a, value_b, interval, differs)
-        compared[key] = Comparison(key, value_a, value_b, value_b - value_a, interval, differs, words)
-    return compared
-
-
-def percentile_interval(values: Floats, level: float, of: str = "value") -> Interval | None:
-    """Take the central percentiles of replicates.
-
-    Args:
-        values: (R,) replicates; NaN where undefined.
-        level: Nominal coverage in (0, 1).
-        of: What the interval describes, see `Interval`.
-
-    Returns:
-        The interval, or None where no replicate is defined.
-    """
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return None
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level, len(known), len(values) - len(known), of)
-
-
-def _estimates(key: str) -> str:
-    return "estimator" if key in BIASED_UPWARDS else "value"
-
-
-def _once(table: DetectionTable) -> NDArray[np.uint16]:
-    return np.ones((table.n_images, 1), np.uint16)
-
-
-def _replicates_of(
-    table: DetectionTable,
-    protocol: str,
-    weights: NDArray[np.uint16],
-    ap_weights: NDArray[np.uint16],
-    progress: Progress,
-) -> dict[str, Floats]:
-    return {
-        **replicate_ap(table, ap_weights, progress=progress),
-        **replicate_numbers(table, weights, get_protocol(protocol), progress=progress),
-    }
-
-
-def _replicates(
-    tables: Iterable[DetectionTable],
-    protocol: str,
-    replicates: int,
-    ap_replicates: int | None,
-    seed: int,
-    level: float,
-    progress: Progress,
-) -> list[dict[str, Floats]]:
-    """Check the arguments and compute the replicates of each table on the same draws."""
-    get_protocol(protocol)
-    n_ap = min(200, replicates) if ap_replicates is None else ap_replicates
-    if replicates < 1:
-        raise ValueError(f"replicates must be at least 1, got {replicates}.")
-    if n_ap < 0:
-        raise ValueError(f"ap_replicates must be 0 or more, got {n_ap}.")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}.")
-    found: list[dict[str, Floats]] = []
-    for table in tables:
-        weights = image_weights(table.n_images, max(replicates, n_ap), seed)
-        found.append(_replicates_of(table, protocol, weights[:, :replicates], weights[:, :n_ap], progress))
+    check_integer("replicates", replicates, LEAST_REPLICATES)
+    check_fraction("level", level)
+    draws = draw(plan.grid.table.n_images, replicates, seed, plan.group)
+    found: dict[Population, dict[str, Interval]] = {"all": {}, "kept": {}}
+    for (population, key), sample in sample_numbers(plan, draws, progress=progress).items():
+        interval = interval_of(sample, number_of(population, key), level)
+        if interval is not None:
+            found[population][key] = interval
     return found
 
 
-def _check_same_ground_truth(a: DetectionTable, b: DetectionTable) -> None:
-    """Raise unless two tables were matched against the same ground truth."""
-    for what, of_a, of_b in (
-        ("images", a.image_ids, b.image_ids),
-        ("classes", a.class_ids, b.class_ids),
-        ("objects", list(a.gt_ids), list(b.gt_ids)),
-        ("objects' places", [*a.gt_image, *a.gt_cls, *a.gt_area], [*b.gt_image, *b.gt_cls, *b.gt_area]),
-    ):
-        if list(of_a) != list(of_b):
-            raise ValueError(f"a and b must share their ground truth, got different {what}.")
+def interval_of(sample: Sample, number: Number, level: float) -> Interval | None:
+    """Compute the interval of one number.
+
+    Args:
+        sample: The number with its replicates.
+        number: What it is.
+        level: Nominal coverage in (0, 1).
+
+    Returns:
+        The interval, or None where nothing is defined.
+    """
+    of = "estimator" if number.biased else "value"
+    return bootstrap_interval(sample.value, sample.replicates, level, of, remove_bias=number.optimistic)
 
 
-def _words(key: str, names: tuple[str, str], a: float, b: float, interval: Interval, differs: bool) -> str:
-    """Say in a sentence whether two detectors differ."""
-    span = f"{interval.level:.0%} interval {interval.low:+.4f} to {interval.high:+.4f}"
-    if not differs:
-        return (
-            f"{key}: no difference shown between {names[0]} ({a:.4f}) and {names[1]} ({b:.4f}): "
-            f"{names[1]} - {names[0]} = {b - a:+.4f}, {span} includes zero."
-        )
-    higher = interval.low > 0
-    verdict = "" if key in NEITHER_IS_BETTER else " (better)" if higher == (key in HIGHER_IS_BETTER) else " (worse)"
-    return (
-        f"{key}: {names[1]} ({b:.4f}) is {'higher' if higher else 'lower'}{verdict} than {names[0]} ({a:.4f}): "
-        f"{names[1]} - {names[0]} = {b - a:+.4f}, {span} excludes zero."
-    )
+def number_of(population: Population, key: str) -> Number:
+    """Look a number up.
+
+    Args:
+        population: What it counts.
+        key: Its key.
+
+    Returns:
+        The number.
+    """
+    return (KEPT if population == "kept" else NUMBERS)[key]

@@ -22,11 +22,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.arguments import check_integer
+from det_ls.metrics.binned import binned_error
 from det_ls.metrics.calibration import DECE_BINS, LAECE_BINS, bin_index, equal_mass_ends
-from det_ls.metrics.lrp import optimal_lrp
-from det_ls.metrics.protocols import Protocol, get_protocol, lrp_optimal_mask
+from det_ls.metrics.class_errors import CLASS_ERRORS, ClassErrors
+from det_ls.metrics.protocols import TP_IOU, Protocol, get_protocol
 from det_ls.metrics.table import DetectionTable, Floats
-from det_ls.uncertainty.replicates import LAECE_TAUS, TP_IOU, laece_key
+from det_ls.metrics.weighted import ratio
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,20 @@ class Floor:
     class_median: Floats | None = None
     class_p95: Floats | None = None
 
-    def verdict(self, value: float) -> str:
-        """Read an error against the floor.
+    def exceeded_by(self, value: float) -> bool:
+        """Say whether an error is above the floor; otherwise it is not distinguishable from calibrated.
 
         Args:
             value: The error of the real targets.
 
         Returns:
-            ``not distinguishable from calibrated`` at or below the 95th percentile, else ``above the floor``.
+            Whether it is above the 95th percentile.
 
         Example:
-            >>> Floor(median=0.18, p95=0.2, simulations=200).verdict(0.19)
-            'not distinguishable from calibrated'
+            >>> Floor(median=0.18, p95=0.2, simulations=200).exceeded_by(0.19)
+            False
         """
-        return "not distinguishable from calibrated" if value <= self.p95 else "above the floor"
+        return value > self.p95
 
 
 def calibration_floors(
@@ -81,14 +83,10 @@ def calibration_floors(
     Raises:
         ValueError: There are no simulations, or no such protocol.
     """
-    if simulations < 1:
-        raise ValueError(f"simulations must be at least 1, got {simulations}.")
+    check_integer("simulations", simulations, 1)
     rules = get_protocol(protocol)
-    thresholds = optimal_lrp(table, rules.matches(table, 0.0), split_ties=rules.split_ties).threshold
-    chosen = lrp_optimal_mask(table, thresholds, rules)
     pooled = _PooledErrors(table, rules)
-    by_class = [_ClassErrors(laece_key(tau), table, tau, None, rules) for tau in LAECE_TAUS]
-    by_class.append(_ClassErrors("LaECE0_lrpopt", table, 0.0, chosen, rules))
+    by_class = [_ClassErrors(pair, table, rules) for pair in CLASS_ERRORS]
     rng = np.random.default_rng(seed)
     drawn: list[list[tuple[Floats, Floats]]] = [[] for _ in by_class]
     pooled_drawn: list[tuple[float, float]] = []
@@ -105,7 +103,7 @@ def calibration_floors(
             floors[key] = _floor(np.array(pooled_drawn)[:, column])
     for errors, found in zip(by_class, drawn, strict=True):
         if errors.defined:
-            for column, key in enumerate((errors.key, errors.key.replace("LaECE", "LaACE"))):
+            for column, key in enumerate((errors.pair.laece, errors.pair.laace)):
                 floor = _class_floor(rules.class_errors(np.array([f[column] for f in found]), table.has_gt))
                 if floor is not None:
                     floors[key] = floor
@@ -168,8 +166,9 @@ class _PooledErrors:
     def draw(self, uniform: NDArray[np.float32]) -> tuple[float, float]:
         """Simulate both errors once."""
         hit = np.flatnonzero(uniform < self._probability)
+        count = np.array([float(self._n)])
         width, mass = (
-            float(np.abs(total - np.bincount(bins[hit], minlength=DECE_BINS)).sum() / max(self._n, 1))
+            float(binned_error((total - np.bincount(bins[hit], minlength=DECE_BINS))[None], count)[0])
             for total, bins in ((self._width_sum, self._width_bins), (self._mass_sum, self._mass_bins))
         )
         return width, mass
@@ -178,20 +177,16 @@ class _PooledErrors:
 class _ClassErrors:
     """LaECE and LaACE of each class at one IoU threshold."""
 
-    def __init__(
-        self, key: str, table: DetectionTable, tau: float, keep: NDArray[np.bool_] | None, protocol: Protocol
-    ) -> None:
-        self.key = key
-        matches = protocol.matches(table, tau)
-        counted = protocol.counted(table, matches)
-        counted = counted if keep is None else counted & keep
+    def __init__(self, pair: ClassErrors, table: DetectionTable, protocol: Protocol) -> None:
+        self.pair = pair
+        matches = protocol.matches(table, pair.tau)
+        counted, absolute = (rows & table.has_gt[table.cls] for rows in pair.rows(table, protocol))
         tp_iou = matches.iou[counted & matches.tp]
         tp_iou = tp_iou[tp_iou > 0]
         self.defined = len(tp_iou) > 0
         if not self.defined:
             return
         self._n, self._score, self._cls = table.n_classes, table.score, table.cls
-        absolute = table.has_gt[table.cls] & (True if keep is None else keep) if protocol.laace_ignored else counted
         self._simulate = IoUSimulator(table.score, tp_iou, absolute)
         self._counted = counted.astype(np.float64)
         self._cells = table.cls.astype(np.int64) * LAECE_BINS + bin_index(table.score, LAECE_BINS)
@@ -201,8 +196,7 @@ class _ClassErrors:
         self._count, self._absolute_count = (self._count_of(table.cls[rows]) for rows in (counted, absolute))
 
     def _count_of(self, cls: NDArray[np.integer]) -> Floats:
-        count = np.bincount(cls, minlength=self._n).astype(np.float64)
-        return np.where(count > 0, count, np.nan)
+        return np.bincount(cls, minlength=self._n).astype(np.float64)
 
     def draw(self, uniform: NDArray[np.float32], rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Simulate the errors of each class once, (C,) both; NaN for a class without detections."""
@@ -214,8 +208,8 @@ class _ClassErrors:
         # |s - y| is s where nothing was drawn, so only the hits change its sum.
         score = self._score[hit]
         change = np.bincount(self._cls[hit], weights=np.abs(score - target) - score, minlength=self._n)
-        errors = np.abs(gaps).reshape(self._n, LAECE_BINS).sum(1) / self._count
-        return errors, (self._class_sum + change) / self._absolute_count
+        errors = binned_error(gaps.reshape(self._n, LAECE_BINS), self._count)
+        return errors, ratio(self._class_sum + change, self._absolute_count)
 
 
 def _class_floor(errors: Floats) -> Floor | None:

@@ -23,7 +23,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def of(table):
-    return judged(table, np.arange(table.n_images))
+    return judged(table, np.arange(table.n_images))[0]
 
 
 def test_the_numbers_of_all_boxes_are_those_of_an_evaluation(table, of):
@@ -45,9 +45,12 @@ def test_calibrated_scores_have_the_numbers_of_calibrated_results(table, of):
         assert numbers[key].after == pytest.approx(values[key], abs=1e-9), key
 
 
-def test_kept_boxes_are_as_many_of_the_highest_scores_as_there_are_objects(table, of):
-    assert of.kept.sum() == table.n_gt.sum()
-    assert table.score[of.kept].min() >= table.score[of.in_tp & ~of.kept].max()
+def test_kept_boxes_are_those_of_an_evaluation(table, of):
+    evaluation = evaluate_detections(str(GOLDEN / "gt.json"), str(GOLDEN / "detections.json"))
+    kept = evaluation.metrics.kept
+    numbers = score_numbers(table.score, of, population="kept")
+    for key in ("LaECE0", "DECE", "brier", "nll", "signed_gap"):
+        assert numbers[key] == pytest.approx(kept.values[key], abs=1e-12), key
 
 
 def test_intervals_hold_the_estimate_and_are_shorter_for_the_paired_difference(table, of):
@@ -73,7 +76,7 @@ def test_groups_are_resampled_whole():
     table = build_table(gt, found)
     widths = []
     for group in (np.arange(40), np.repeat(np.arange(4), 10)):
-        one = changes(table.score, table.score, judged(table, group), bootstrap=200)["all"]["signed_gap"]
+        one = changes(table.score, table.score, judged(table, group)[0], bootstrap=200)["all"]["signed_gap"]
         widths.append(one.before_interval[1] - one.before_interval[0])
     assert widths[1] > 2 * widths[0]
 

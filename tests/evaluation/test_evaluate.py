@@ -23,8 +23,8 @@ from det_ls import evaluate, evaluate_detections
 from det_ls.data.ground_truth import GroundTruth, ground_truth_for
 from det_ls.data.locate import check_dataset
 from det_ls.evaluation import predictions
-from det_ls.evaluation.evaluate import coco_detections
 from det_ls.evaluation.predictions import ImagePredictions, Predictions
+from det_ls.evaluation.split import coco_detections
 from det_ls.metrics.catalogue import COCO_STATS as STATS
 
 QUICK: dict[str, Any] = {"imgsz": 64, "device": "cpu"}
@@ -266,8 +266,8 @@ def test_bad_inputs_are_explained_and_nothing_is_written(
         ({"data": "none.yaml"}, FileNotFoundError, r"data='none\.yaml'"),
         ({"split": "test"}, FileNotFoundError, "'test"),
         ({"annotations": "none.json"}, FileNotFoundError, r"annotations to be a COCO JSON file, got 'none\.json'"),
-        ({"conf": -1}, ValueError, "conf to be from 0 to 1, got -1"),
-        ({"imgsz": 32.5}, TypeError, "imgsz to be an integer"),
+        ({"conf": -1}, ValueError, "conf: expected a number from 0 to 1, got -1"),
+        ({"imgsz": 32.5}, TypeError, "imgsz: expected an integer of at least 1"),
         ({"end2end": True}, ValueError, "end2end=True only for a model with an NMS-free head"),
     ]
     for change, error, message in cases:

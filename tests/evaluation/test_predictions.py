@@ -262,15 +262,15 @@ def test_an_image_that_cannot_be_decoded_is_named(weights: Path, images: Path, t
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"imgsz": 0}, ValueError, "imgsz to be at least 1, got 0"),
-        ({"imgsz": "640"}, TypeError, "imgsz to be an integer, got '640'"),
-        ({"batch": 1.5}, TypeError, "batch to be an integer"),
-        ({"max_det": True}, TypeError, "max_det to be an integer, got True"),
-        ({"conf": 1.5}, ValueError, "conf to be from 0 to 1, got 1.5"),
-        ({"conf": float("nan")}, ValueError, "conf to be from 0 to 1, got nan"),
-        ({"iou": "0.7"}, TypeError, "iou to be a number, got '0.7'"),
-        ({"workers": -1}, ValueError, "workers to be at least 0"),
-        ({"end2end": "yes"}, TypeError, "end2end to be True, False or None"),
+        ({"imgsz": 0}, ValueError, "imgsz: expected an integer of at least 1, got 0"),
+        ({"imgsz": "640"}, TypeError, "imgsz: expected an integer of at least 1, got '640'"),
+        ({"batch": 1.5}, TypeError, "batch: expected an integer of at least 1, got 1.5"),
+        ({"max_det": True}, TypeError, "max_det: expected an integer of at least 1, got True"),
+        ({"conf": 1.5}, ValueError, "conf: expected a number from 0 to 1, got 1.5"),
+        ({"conf": float("nan")}, ValueError, "conf: expected a number from 0 to 1, got nan"),
+        ({"iou": "0.7"}, TypeError, "iou: expected a number from 0 to 1, got '0.7'"),
+        ({"workers": -1}, ValueError, "workers: expected an integer of at least 0"),
+        ({"end2end": "yes"}, TypeError, "end2end: expected True or False, got 'yes'"),
     ],
 )
 def test_bad_settings_are_explained(

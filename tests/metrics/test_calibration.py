@@ -10,9 +10,11 @@ import pytest
 from hard_set import hard_set, ordinary_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_formulas import laace, laece
 
-from det_ls.evaluation.measure import detection_metrics, laace, laece, table_numbers
+from det_ls.evaluation.measure import detection_metrics
 from det_ls.metrics import calibration as cal
+from det_ls.metrics.catalogue import table_numbers
 from det_ls.metrics.curves import (
     free_response,
     reliability_by_class,
@@ -21,6 +23,9 @@ from det_ls.metrics.curves import (
     threshold_curve,
 )
 from det_ls.metrics.matching import build_table
+from det_ls.metrics.protocols import get_protocol
+
+DET_LS = get_protocol("det_ls")
 
 Array = np.ndarray[Any, Any]
 
@@ -124,7 +129,7 @@ def test_laece_is_the_mean_over_classes_of_the_binned_gap_to_the_iou() -> None:
 def test_shrinking_every_score_lowers_the_signed_gaps_and_keeps_the_ranking(seed: int, eps: float) -> None:
     gt, detections = ordinary_set(seed, n_images=4)
     shrunk = [{**d, "score": d["score"] * (1 - eps)} for d in detections]
-    before, after = (table_numbers(build_table(gt, d)) for d in (detections, shrunk))
+    before, after = (table_numbers(build_table(gt, d), DET_LS) for d in (detections, shrunk))
     assert after["signed_gap"] < before["signed_gap"]
     assert after["signed_gap_iou"] < before["signed_gap_iou"]
     for key in ("auroc", "LRP", "oLRP", "precision"):
@@ -169,7 +174,7 @@ def test_laace_counts_ignored_detections_in_reference_only() -> None:
 @pytest.mark.parametrize("target", ["tp", "iou"])
 def test_the_diagrams_add_up_to_the_numbers(target: str) -> None:
     table = build_table(*hard_set(1))
-    numbers = table_numbers(table)
+    numbers = table_numbers(table, DET_LS)
     data = reliability_data(table, target)  # type: ignore[arg-type]
     gap = np.nansum((data.mean_score - data.mean_target) * data.count) / data.count.sum()
     assert gap == pytest.approx(numbers["signed_gap" if target == "tp" else "signed_gap_iou"], abs=1e-12)
@@ -191,11 +196,11 @@ def test_every_true_positive_has_one_size() -> None:
 def test_the_curves_over_thresholds_start_at_the_numbers_of_all_detections() -> None:
     gt, detections = hard_set(1)
     table = build_table(gt, detections)
-    curve, numbers = threshold_curve(table, np.array([0.0, 0.5])), table_numbers(table)
+    curve, numbers = threshold_curve(table, np.array([0.0, 0.5])), table_numbers(table, DET_LS)
     assert (curve.laece0[0], curve.dece[0], curve.lrp[0]) == pytest.approx(
         (numbers["LaECE0"], numbers["DECE"], numbers["LRP"]), abs=1e-12
     )
-    fewer = table_numbers(build_table(gt, [d for d in detections if d["score"] >= 0.5]))
+    fewer = table_numbers(build_table(gt, [d for d in detections if d["score"] >= 0.5]), DET_LS)
     assert (curve.laece0[1], curve.lrp[1]) == pytest.approx((fewer["LaECE0"], fewer["LRP"]), abs=1e-12)
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from hard_set import GOLDEN
 
-from det_ls.evaluation.measure import DetectionMetrics, detection_metrics, laace, laece, table_numbers
+from det_ls.evaluation.measure import DetectionMetrics, detection_metrics
 from det_ls.metrics.calibration import equal_mass_reliability, reliability
+from det_ls.metrics.catalogue import table_numbers
+from det_ls.metrics.class_errors import class_errors
 from det_ls.metrics.lrp import LRP, lrp, optimal_lrp
 from det_ls.metrics.protocols import get_protocol, lrp_optimal_mask
 from det_ls.metrics.table import DetectionTable
@@ -99,13 +101,13 @@ def test_laece_laace_and_lrp(folder: str, name: str, tau: float) -> None:
     table, expected = subset(folder, name), golden(folder)["fiveai"][name]
     assert table.n_detections == expected["n_det"] - (table.n_beyond_max if name == "all" else 0)
     expected = expected[f"tau{tau}"]
-    error, absolute = laece(table, tau, protocol="reference"), laace(table, tau, protocol="reference")
+    error, absolute = class_errors(table, tau, REFERENCE)
     assert np.nanmean(error) == pytest.approx(expected["LaECE"], abs=TOLERANCE)
     assert np.nanmean(absolute) == pytest.approx(expected["LaACE"], abs=TOLERANCE)
     assert_by_class(table, error, expected["laece_per_class"])
     assert_by_class(table, absolute, expected["laace_per_class"])
     kept = table.filter(REFERENCE.matches(table, tau).kept)
-    without = np.nanmean(laace(kept, tau, protocol="reference"))
+    without = np.nanmean(class_errors(kept, tau, REFERENCE)[1])
     assert without == pytest.approx(expected["LaACE_without_ignored"], abs=TOLERANCE)
     assert_parts(lrp(table, REFERENCE.matches(table, tau)), expected, "LRP")
 
@@ -152,7 +154,7 @@ def test_scores_against_true_positives(folder: str, name: str, classes: str) -> 
         error = equal_mass_reliability(score, tp, bins=bins, ties="order").error
         assert error == pytest.approx(expected[f"ECE_equalmass_arraysplit_bins{bins}"], abs=TOLERANCE)
     if classes == "excl":
-        numbers = table_numbers(table, protocol="reference")
+        numbers = table_numbers(table, REFERENCE)
         for ours, theirs in {
             "signed_gap": "conf_minus_prec",
             "brier": "brier_tp",

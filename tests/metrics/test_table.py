@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from det_ls.evaluation.measure import HEADLINE, detection_metrics
 from det_ls.metrics.average_precision import WeightedAP
 from det_ls.metrics.matching import build_table, evaluate_checked, table_from_coco
-from det_ls.uncertainty.bootstrap import image_weights
+from det_ls.uncertainty.samples import image_weights
 
 Json = dict[str, Any]
 
@@ -237,7 +237,7 @@ def test_a_crowd_absorbs_detections_and_is_no_object() -> None:
 def test_no_ground_truth_leaves_every_number_undefined_with_a_reason(protocol: str) -> None:
     gt, detections = one_object()
     gt["annotations"] = []
-    result = detection_metrics(gt, detections, protocol=protocol, bootstrap=5)
+    result = detection_metrics(gt, detections, protocol=protocol, bootstrap=100)
     absent = -1 if protocol == "reference" else None
     for key in HEADLINE:
         assert result.values[key] == (absent if key.startswith("AP") else None), key
@@ -248,7 +248,7 @@ def test_no_ground_truth_leaves_every_number_undefined_with_a_reason(protocol: s
 
 def test_no_detections_is_the_worst_but_not_an_error() -> None:
     gt, _ = one_object()
-    result = detection_metrics(gt, [], bootstrap=5)
+    result = detection_metrics(gt, [], bootstrap=100)
     assert (result.values["AP"], result.values["LRP"], result.values["oLRP"]) == (0.0, 1.0, 1.0)
     for key in ("LaECE0", "DECE", "brier", "nll", "auroc", "signed_gap"):
         assert (result.values[key], result.reasons[key]) == (None, "no detections"), key
@@ -257,7 +257,7 @@ def test_no_detections_is_the_worst_but_not_an_error() -> None:
 def test_neither_objects_nor_detections_succeeds() -> None:
     gt, _ = one_object()
     gt["annotations"] = []
-    result = detection_metrics(gt, [], bootstrap=3)
+    result = detection_metrics(gt, [], bootstrap=100)
     assert all(value is None for value in result.values.values())
     assert set(result.reasons) == set(result.values)
 

@@ -20,7 +20,7 @@ from det_ls.metrics.curves import free_response, reliability_intervals
 from det_ls.metrics.curves import threshold_curve as compute_threshold_curve
 from det_ls.report import plots
 from det_ls.report.plot_style import CSS_NAMES, inline_svg
-from det_ls.uncertainty.bootstrap import Comparison, Interval, compare_tables, image_weights
+from det_ls.uncertainty.bootstrap import Comparison, Interval, Verdict, compare_tables, image_weights
 
 DRAW = (
     plots.reliability,
@@ -168,17 +168,16 @@ def test_free_response_curves_are_complements(metrics: DetectionMetrics) -> None
 
 
 def test_forest_tells_differences_from_the_rest() -> None:
-    def compared(key: str, low: float, high: float) -> Comparison:
-        differs = low > 0 or high < 0
-        return Comparison(key, 0.0, 0.1, (low + high) / 2, Interval(low, high, 0.95, 9, 0, "value"), differs, "")
+    def compared(key: str, low: float, high: float, verdict: Verdict) -> Comparison:
+        interval = Interval(low, high, 0.95, 9, 0, "value")
+        return Comparison(key, 0.0, 0.1, (low + high) / 2, interval, verdict)
 
     made = [
-        compared("AP", 0.1, 0.3),
-        compared("LRP", 0.1, 0.3),
-        compared("nll", -0.1, 0.2),
-        compared("signed_gap", 0.1, 0.2),
+        compared("AP", 0.1, 0.3, Verdict.BETTER),
+        compared("LRP", 0.1, 0.3, Verdict.WORSE),
+        compared("nll", -0.1, 0.2, Verdict.NONE),
+        compared("signed_gap", 0.1, 0.2, Verdict.DIFFERS),
     ]
-    assert [plots.verdict_of(c) for c in made] == ["better", "worse", "no difference shown", "differs"]
     figure = plots.forest({c.key: c for c in made}, names=("old", "new"))
     marks = {one.get_label(): one for one in figure.axes[0].lines if not str(one.get_label()).startswith("_")}
     assert set(marks) == {"new better", "new worse", "no difference shown", "differs"}

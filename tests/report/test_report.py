@@ -26,7 +26,7 @@ from det_ls.evaluation.operating_point import operating_point
 from det_ls.metrics.catalogue import HEADLINE
 from det_ls.report import page as report
 from det_ls.report.crops import CaseFinder, base_name, cut, read_image
-from det_ls.report.words import comparison_findings, findings, number
+from det_ls.report.words import comparison_findings, findings, floor_text, number
 from det_ls.uncertainty.bootstrap import Interval, compare_tables
 from det_ls.uncertainty.floor import Floor
 
@@ -111,7 +111,7 @@ def scene(tmp_path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[in
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("scene")
     gt, detections, files = scene(folder)
-    metrics = detection_metrics(gt, detections, bootstrap=30, ap_bootstrap=10, simulations=20)
+    metrics = detection_metrics(gt, detections, bootstrap=100, simulations=20)
     path = report.write_report(
         folder / "new" / "report.html",
         metrics,
@@ -184,7 +184,7 @@ def test_every_headline_number_stands_beside_its_definition(made: dict[str, Any]
             assert ("uncertainty of the estimator" in rows[key]) == (metrics.intervals[key].of == "estimator")
         if key in metrics.floors:
             assert number(metrics.floors[key].p95) in rows[key]
-            assert metrics.floors[key].verdict(metrics.values[key]) in rows[key]
+            assert floor_text(metrics.values[key], metrics.floors[key]) in rows[key]
     assert set(HEADLINE) <= set(rows)
     assert "no objects" in Page(text).text  # the class that is left out is listed
 
@@ -373,7 +373,7 @@ def test_what_is_undefined_is_said_with_its_reason(tmp_path: Path, protocol: str
 def test_comparison_claims_only_paired_differences(made: dict[str, Any], tmp_path: Path) -> None:
     a = made["metrics"]
     b = detection_metrics(made["gt"], [{**d, "score": d["score"] ** 3} for d in made["detections"]], simulations=20)
-    compared = compare_tables(a.table, b.table, names=("old <1>", "new & 2"), replicates=50, ap_replicates=10)
+    compared = compare_tables(a.table, b.table, replicates=50, ap_replicates=10)
     arguments: dict[str, Any] = {"names": ("old <1>", "new & 2"), "title": "c", "protocol": {"a": {"seed": 0}}}
     path = report.write_comparison(tmp_path / "c.html", a, b, compared, **arguments)
     text = path.read_text(encoding="utf-8")

@@ -12,38 +12,48 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hard_set import hard_set, ordinary_set, simulated_table, table_of
+from hard_set import hard_set, ordinary_set, plan_of, simulated_table, table_of
+from plain_formulas import laace, laece, per_class_calibration_error
 from test_table import repeat_images
 
-from det_ls.evaluation.measure import detection_metrics, table_numbers
-from det_ls.metrics.calibration import per_class_calibration_error, reliability
+from det_ls.evaluation.measure import detection_metrics
+from det_ls.metrics.calibration import auroc, brier_score, negative_log_likelihood, reliability, signed_gap
+from det_ls.metrics.catalogue import BESIDES_AP, NUMBERS, estimate, table_numbers
 from det_ls.metrics.curves import reliability_data, reliability_intervals
 from det_ls.metrics.matching import build_table
 from det_ls.metrics.protocols import get_protocol
 from det_ls.metrics.table import DetectionTable
-from det_ls.uncertainty.bootstrap import (
-    BIASED_UPWARDS,
-    bootstrap_intervals,
-    compare_tables,
-    image_weights,
-    percentile_interval,
-)
+from det_ls.uncertainty.bootstrap import bootstrap_intervals
 from det_ls.uncertainty.floor import IoUSimulator, calibration_floors
-from det_ls.uncertainty.replicates import replicate_ap, replicate_numbers
+from det_ls.uncertainty.intervals import bootstrap_interval
+from det_ls.uncertainty.paired import Verdict, compare_plans
+from det_ls.uncertainty.samples import image_weights
 
 DET_LS = get_protocol("det_ls")
+BIASED_UPWARDS = {key for key, number in NUMBERS.items() if number.biased}
 LEVEL, DATA_SETS, REPLICATES, IMAGES = 0.95, 150, 250, 150
 TOLERANCE = 3 * math.sqrt(LEVEL * (1 - LEVEL) / DATA_SETS)
 
 
 @pytest.mark.parametrize("protocol", ["det_ls", "reference"])
 @pytest.mark.parametrize("make", [hard_set, ordinary_set])
-def test_every_image_once_gives_the_numbers_themselves(make: Any, protocol: str) -> None:
-    table = build_table(*make(4))
-    once = np.ones((table.n_images, 1), int)
-    expected = table_numbers(table, protocol=protocol)
-    for key, value in replicate_numbers(table, once, get_protocol(protocol)).items():
-        assert value == pytest.approx([expected[key]], abs=1e-12), key
+def test_every_image_once_gives_the_plain_formulas(make: Any, protocol: str) -> None:
+    table, rules = build_table(*make(4)), get_protocol(protocol)
+    found = table_numbers(table, rules)
+    matches = rules.matches(table, 0.5)
+    rows = rules.counted(table, matches)
+    score, tp = table.score[rows], matches.tp[rows]
+    expected = {
+        "DECE": reliability(score, tp).error,
+        "signed_gap": signed_gap(score, tp),
+        "brier": brier_score(score, tp),
+        "nll": negative_log_likelihood(score, tp),
+        "auroc": auroc(score, tp),
+        "LaECE10": np.nanmean(laece(table, 0.1, protocol=protocol)),
+        "LaACE10": np.nanmean(laace(table, 0.1, protocol=protocol)),
+    }
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, abs=1e-12), key
 
 
 @pytest.mark.parametrize("protocol", ["det_ls", "reference"])
@@ -54,7 +64,7 @@ def test_a_replicate_equals_a_new_evaluation_of_the_repeated_images(seed: int, p
     weights = image_weights(table.n_images, 1, seed)
     repeated = repeat_images(gt, detections, dict(zip(table.image_ids, weights[:, 0].tolist(), strict=True)))
     expected = detection_metrics(*repeated, protocol=protocol, simulations=0).values
-    found = {**replicate_numbers(table, weights, get_protocol(protocol)), **replicate_ap(table, weights)}
+    found = estimate(table, weights, get_protocol(protocol))
     # Equal scores of different images are told apart by their order in `reference`, which repeating them changes.
     changed = {"DECE_equal_mass", "oLRP"} if protocol == "reference" else set()
     for key in found.keys() - changed:
@@ -70,42 +80,42 @@ def test_draws_are_reproducible_and_keep_the_number_of_images() -> None:
 
 
 def test_intervals_hold_the_value_and_name_what_they_describe() -> None:
-    result = detection_metrics(*ordinary_set(0, n_images=30), bootstrap=200, ap_bootstrap=50)
+    result = detection_metrics(*ordinary_set(0, n_images=30), bootstrap=200)
     for key in ("AP", "signed_gap", "brier", "nll", "auroc", "LRP", "oLRP", "LaACE0"):
         interval = result.intervals[key]
         assert interval.low < result.values[key] < interval.high, key
         assert interval.of == "value"
     for key in BIASED_UPWARDS:
         assert result.intervals[key].of == "estimator"
-    assert (result.intervals["AP"].replicates, result.intervals["LRP"].replicates) == (50, 200)
+    assert result.intervals["AP"].replicates == result.intervals["LRP"].replicates == 200
 
 
 def test_undefined_replicates_are_counted_and_left_out() -> None:
-    interval = percentile_interval(np.array([np.nan, 1.0, 2.0, 3.0]), 0.5)
+    interval = bootstrap_interval(2.0, np.array([np.nan, 1.0, 2.0, 3.0]), 0.5)
     assert interval is not None
     assert (interval.low, interval.high, interval.replicates, interval.undefined) == (1.5, 2.5, 3, 1)
-    assert percentile_interval(np.array([np.nan]), 0.5) is None
+    assert bootstrap_interval(2.0, np.array([np.nan]), 0.5) is None
+    assert bootstrap_interval(float("nan"), np.array([1.0]), 0.5) is None
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"replicates": 0}, "replicates must be at least 1, got 0"),
-        ({"level": 1.0}, "level must be between 0 and 1, got 1.0"),
-        ({"protocol": "coco"}, "protocol must be one of det_ls, reference; got 'coco'"),
+        ({"replicates": 99}, "replicates: expected an integer of at least 100, got 99"),
+        ({"level": 1.0}, "level: expected a number between 0 and 1, got 1.0"),
     ],
 )
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        bootstrap_intervals(build_table(*ordinary_set()), **arguments)
+        bootstrap_intervals(plan_of(build_table(*ordinary_set())), **arguments)
 
 
 def test_intervals_cover_the_populations_values_at_the_nominal_rate() -> None:
     keys = ("signed_gap", "signed_gap_iou", "brier", "nll", "auroc", "precision", "LRP")
 
     def numbers_at_threshold(table: DetectionTable, weights: np.ndarray[Any, Any]) -> dict[str, Any]:
-        found = replicate_numbers(table, weights, DET_LS)
-        kept = replicate_numbers(table.filter(table.score >= 0.3), weights, DET_LS)
+        found = estimate(table, weights, DET_LS, families=BESIDES_AP)
+        kept = estimate(table.filter(table.score >= 0.3), weights, DET_LS, families=BESIDES_AP)
         return {**found, "precision": kept["precision"], "LRP": kept["LRP"]}
 
     population = simulated_table(np.random.default_rng(1), 100_000)
@@ -114,8 +124,9 @@ def test_intervals_cover_the_populations_values_at_the_nominal_rate() -> None:
     for seed in range(DATA_SETS):
         table = simulated_table(np.random.default_rng([2, seed]), IMAGES)
         found = numbers_at_threshold(table, image_weights(IMAGES, REPLICATES, seed))
+        value = numbers_at_threshold(table, np.ones((IMAGES, 1), int))
         for key in keys:
-            interval = percentile_interval(found[key], LEVEL)
+            interval = bootstrap_interval(value[key][0], found[key], LEVEL)
             assert interval is not None
             covered[key] += interval.low <= truth[key][0] <= interval.high
     for key, count in covered.items():
@@ -128,9 +139,11 @@ def test_two_detectors_of_equal_quality_differ_at_no_more_than_the_nominal_rate(
     for seed in range(DATA_SETS):
         a, b = two_detectors(np.random.default_rng([3, seed]), 0.0)
         weights = image_weights(IMAGES, REPLICATES, seed)
-        of_a, of_b = (replicate_numbers(t, weights, DET_LS) for t in (a, b))
+        draws = np.concatenate([np.ones((IMAGES, 1), int), weights], axis=1)
+        of_a, of_b = (estimate(t, draws, DET_LS, families=BESIDES_AP) for t in (a, b))
         for key in keys:
-            interval = percentile_interval(of_b[key] - of_a[key], LEVEL)
+            difference = of_b[key] - of_a[key]
+            interval = bootstrap_interval(difference[0], difference[1:], LEVEL)
             assert interval is not None
             differs[key] += not interval.low <= 0 <= interval.high
     for key, count in differs.items():
@@ -160,18 +173,16 @@ def test_a_comparison_finds_a_real_difference_and_says_so() -> None:
     gt, detections = ordinary_set(0, n_images=40)
     over = [{**d, "score": d["score"] ** 0.3} for d in detections]
     a, b = build_table(gt, detections), build_table(gt, over)
-    found = compare_tables(a, b, names=("hard", "soft"), replicates=200, ap_replicates=50)
+    found = compare_plans(plan_of(a), plan_of(b), replicates=200).all
     gap = found["signed_gap"]
     assert gap.differs
     assert 0 < gap.interval.low < gap.difference == gap.b - gap.a < gap.interval.high
-    assert "soft" in gap.words
-    assert "higher than hard" in gap.words
-    assert "excludes zero" in gap.words
-    assert "lower (worse)" not in found["brier"].words
-    assert "higher (worse)" in found["brier"].words
-    same = compare_tables(a, a, replicates=50, ap_replicates=20)
+    assert gap.verdict is Verdict.DIFFERS
+    assert found["brier"].difference > 0
+    assert found["brier"].verdict is Verdict.WORSE
+    same = compare_plans(plan_of(a), plan_of(a), replicates=100).all
     assert not any(c.differs for c in same.values())
-    assert all("no difference shown" in c.words and c.difference == 0 for c in same.values())
+    assert all(c.verdict in (Verdict.NONE, Verdict.UNJUDGED) and c.difference == 0 for c in same.values())
     assert {"AP", "LaECE0", "LRP", "oLRP", "DECE", "auroc"} <= same.keys()
 
 
@@ -185,8 +196,8 @@ def test_a_comparison_needs_the_same_ground_truth(key: str) -> None:
         return [x for x in items if x["image_id"] in known["images"] and x["category_id"] in known["categories"]]
 
     other = build_table({**less, "annotations": of_known(less["annotations"])}, of_known(detections))
-    with pytest.raises(ValueError, match="a and b must share their ground truth, got different"):
-        compare_tables(build_table(gt, detections), other)
+    with pytest.raises(ValueError, match="a, b: expected the same ground truth, got different"):
+        compare_plans(plan_of(build_table(gt, detections)), plan_of(other))
 
 
 def test_a_calibrated_detector_is_at_or_below_the_floor_in_95_percent_of_seeds() -> None:
@@ -200,9 +211,9 @@ def test_a_calibrated_detector_is_at_or_below_the_floor_in_95_percent_of_seeds()
         iou = (rng.random(n) < score).astype(float)
         cls = rng.integers(0, 3, n)
         table = table_of(score, iou, image, cls, image, cls, n_images=50, n_classes=3)
-        floors, values = calibration_floors(table, seed=seed), table_numbers(table)
+        floors, values = calibration_floors(table, seed=seed), table_numbers(table, DET_LS)
         for key in keys:
-            below[key] += floors[key].verdict(values[key]) == "not distinguishable from calibrated"
+            below[key] += not floors[key].exceeded_by(values[key])
     for key, count in below.items():
         assert abs(count / DATA_SETS - LEVEL) <= TOLERANCE, f"{key}: {count} of {DATA_SETS}"
 
@@ -215,7 +226,7 @@ def test_a_detector_calibrated_to_the_iou_is_at_or_below_the_floor_in_95_percent
         score = np.minimum(score, 0.7)
         iou = np.where(rng.random(n) < score / 0.75, rng.uniform(0.5, 1.0, n), 0.0)  # mean IoU of a hit 0.75
         table = table_of(score, iou, image, cls, image, cls, n_images=50, n_classes=3)
-        below += table_numbers(table)["LaECE0"] <= calibration_floors(table, seed=seed)["LaECE0"].p95
+        below += table_numbers(table, DET_LS)["LaECE0"] <= calibration_floors(table, seed=seed)["LaECE0"].p95
     assert abs(below / DATA_SETS - LEVEL) <= TOLERANCE, f"{below} of {DATA_SETS}"
 
 
@@ -225,9 +236,9 @@ def test_an_overconfident_detector_is_above_the_floor() -> None:
     right, cls, image = rng.random(n), rng.integers(0, 3, n), rng.integers(0, 50, n)
     iou = (rng.random(n) < right).astype(float)
     table = table_of(right**0.3, iou, image, cls, image, cls, n_images=50, n_classes=3)
-    floors, values = calibration_floors(table), table_numbers(table)
+    floors, values = calibration_floors(table), table_numbers(table, DET_LS)
     for key in ("DECE", "LaECE0"):
-        assert floors[key].verdict(values[key]) == "above the floor"
+        assert floors[key].exceeded_by(values[key])
 
 
 def test_simulated_ious_have_the_score_as_their_mean_and_stay_in_range() -> None:
