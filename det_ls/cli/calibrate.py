@@ -73,6 +73,30 @@ def table(result: Calibration) -> str:
     return "\n".join(lines)
 
 
+def calibration_line(model: object) -> str:
+    """Say what a calibrated checkpoint records.
+
+    Args:
+        model: What ``model=`` names.
+
+    Returns:
+        Method, data and source in one line; empty for anything but a calibrated checkpoint.
+    """
+    from det_ls.calibration.fold import load_checkpoint, read_record
+
+    path = Path(str(model))
+    record = read_record(load_checkpoint(path)) if path.suffix == ".pt" and path.is_file() else None
+    if record is None:
+        return ""
+    counts, known = record.get("counts", {}), record.get("map", {})
+    parameters = "" if len(known.get("a", ())) != 1 else f" (a {known['a'][0]:.4f}, b {known['b'][0]:+.4f})"
+    return (
+        f"calibrated: {record.get('method')}{parameters} to {record.get('target')}, fitted on {counts.get('images')} "
+        f"images of {record.get('data')} ({record.get('split')}), from {record.get('source')} with SHA-256 "
+        f"{str(record.get('source_sha256'))[:12]}"
+    )
+
+
 def _parameters(result: Calibration) -> list[str]:
     lines = []
     for estimate in result.estimates[:_LISTED]:

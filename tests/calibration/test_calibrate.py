@@ -22,6 +22,7 @@ from det_ls.calibration.calibrate import calibrate
 from det_ls.calibration.maps import AffineMap, IsotonicMap, logit, map_from_dict, map_to_dict, sigmoid
 from det_ls.calibration.sidecar import Calibrator, load_calibrator
 from det_ls.cli import main as cli
+from det_ls.cli.calibrate import calibration_line
 from det_ls.evaluation.predictions import predict
 
 TRUE = AffineMap((0.8,), (0.5,))
@@ -261,3 +262,13 @@ def test_the_command_writes_a_calibrated_checkpoint(best, data, tmp_path, capsys
     assert (tmp_path / "map.json").is_file()
     assert cli.main(["calibrate", *words, f"save={out}", f"save_dir={tmp_path}"]) == 2
     assert det_ls.calibrate is calibrate
+    line = calibration_line(out)
+    assert "calibrated: platt" in line
+    assert "16 images" in line
+    assert calibration_line(best) == ""
+
+
+def test_training_a_calibrated_checkpoint_warns_that_the_calibration_goes(result, log):
+    with pytest.raises(ValueError, match="label_smoothing"):
+        det_ls.YOLO(result.weights).train(data="none.yaml", label_smoothing=-1)
+    assert any("will not be calibrated" in message for message in log)
