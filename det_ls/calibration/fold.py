@@ -13,6 +13,7 @@ one a level, each ending in the convolution; that ``sigmoid`` of its output is t
 from __future__ import annotations
 
 import copy
+import functools
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +58,7 @@ def class_layers(module: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     Raises:
         ValueError: If the model has no such layers; it names what was found.
     """
-    expect("heads", *ASSUMPTIONS)
+    _check_heads()
     layers: Any = module.model if isinstance(module, BaseModel) else ()
     head: Any = layers[-1] if len(layers) else None
     if isinstance(head, Classify):
@@ -281,6 +282,12 @@ def class_logits(module: nn.Module, image: torch.Tensor | None = None) -> list[t
         return [raw]
     heads = [raw[k] for k in ("one2many", "one2one")] if "one2one" in raw else [raw]
     return [head["scores"] for head in heads if head]
+
+
+@functools.cache
+def _check_heads() -> None:
+    """Check what this module assumes, once: reading the source of a class takes long."""
+    expect("heads", *ASSUMPTIONS)
 
 
 def _outputs(layer: nn.Conv2d | nn.Linear) -> int:

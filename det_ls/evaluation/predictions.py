@@ -162,7 +162,10 @@ def predict(
         )
         validator.keep_logits = logits
         # The module is fused and moved in place, so it works on a copy.
-        validator(model=detector.model if isinstance(detector.model, str) else copy.deepcopy(detector.model))
+        module: Any = detector.model if isinstance(detector.model, str) else copy.deepcopy(detector.model)
+        if not isinstance(module, str) and not detector.end2end:  # the head is chosen before its model is fused
+            module = module.fuse(verbose=False)  # stock would count the operations of an image of 640 pixels first
+        validator(model=module)
     args = validator.args
     return Predictions(
         images=tuple(validator.recorded),
