@@ -103,10 +103,10 @@ class CaseFinder:
     ) -> None:
         table = metrics.table
         if len(detections) != table.n_results:
-            raise ValueError(f"detections must be the {table.n_results} that were evaluated, got {len(detections)}.")
+            raise ValueError(f"detections: expected the {table.n_results} that were evaluated, got {len(detections)}.")
         boxes = {a["id"]: a["bbox"] for a in ground_truth["annotations"]}
         if missing := [i for i in table.gt_ids.tolist() if i not in boxes]:
-            raise ValueError(f"ground_truth must hold the objects that were evaluated, got none with id {missing[0]}.")
+            raise ValueError(f"ground_truth: expected the objects that were evaluated, got none with id {missing[0]}.")
         self._table: DetectionTable = table
         self._point = point
         self._names = {image["id"]: base_name(image.get("file_name", image["id"])) for image in ground_truth["images"]}

@@ -183,7 +183,7 @@ def write_comparison(
     """
     target = _check_target(path, exist_ok)
     if a.protocol != b.protocol:
-        raise ValueError(f"a and b must share their protocol, got {a.protocol} and {b.protocol}.")
+        raise ValueError(f"a, b: expected the same protocol in both, got {a.protocol} and {b.protocol}.")
     shown = [comparisons[k] for k in HEADLINE if k in comparisons]
     differing = sum(c.differs for c in shown)
     sides = [
@@ -228,7 +228,7 @@ def write_comparison(
 def _check_target(path: str | Path, exist_ok: bool) -> Path:
     target = Path(path)
     if target.exists() and not exist_ok:
-        raise FileExistsError(f"Expected path='{target}' to name no file without exist_ok, got one that exists.")
+        raise FileExistsError(f"path: expected a new file without exist_ok, got '{target}', which exists.")
     return target
 
 

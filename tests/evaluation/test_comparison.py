@@ -71,7 +71,7 @@ def test_whatever_a_mode_would_write_is_checked_before_any_work(mode, there, tmp
     }[mode]
     assert cli.main([mode, *words, f"save_dir={tmp_path / 'out'}"]) == 2
     error = capsys.readouterr().err
-    assert f"to hold no results without exist_ok, got '{file.name if mode == 'compare' else there}'." in error
+    assert f"without results unless exist_ok, got '{file.name if mode == 'compare' else there}' in" in error
     assert [f for f in (tmp_path / "out").rglob("*") if f.is_file()] == [file]
     assert cli.main([mode, *words, f"save_dir={tmp_path / 'out'}", "exist_ok=True"]) == 2
     assert "does not exist" in capsys.readouterr().err  # the next thing that is wrong

@@ -200,7 +200,7 @@ def test_a_score_that_is_no_probability_is_an_error_that_names_the_image(score: 
 
 
 def test_a_table_says_which_thresholds_it_has() -> None:
-    with pytest.raises(ValueError, match=r"iou_threshold must be one .* 0\.1 \(all\).*got 0\.3"):
+    with pytest.raises(ValueError, match=r"iou_threshold: expected one .* 0\.1 \(all\).*got 0\.3"):
         build_table(*one_object()).matches(0.3)
 
 

@@ -300,10 +300,10 @@ def test_is_written_completely_or_not_at_all(
 
 
 def test_other_detections_or_objects_are_refused(made: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="detections must be the 15"):
+    with pytest.raises(ValueError, match="detections: expected the 15"):
         write(made, tmp_path / "r.html", detections=made["detections"][1:])
     fewer = {**made["gt"], "annotations": made["gt"]["annotations"][1:]}
-    with pytest.raises(ValueError, match="ground_truth must hold"):
+    with pytest.raises(ValueError, match="ground_truth: expected the objects"):
         write(made, tmp_path / "r.html", ground_truth=fewer)
     assert list(tmp_path.iterdir()) == []
 
