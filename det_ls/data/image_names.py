@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from det_ls.base.errors import DataError
 from det_ls.data.coco import ImageId, Json, examples
 
 
@@ -55,13 +56,13 @@ def ids_by_stem(detections: Sequence[Any], gt: Json, what: str = "detections") -
     if not any(found.values()):
         return None
     if unknown := sorted({str(name or i) for (i, name), images in found.items() if not images}):
-        raise ValueError(
+        raise DataError(
             f"{what}: expected every image_id to be the stem of a file_name of the ground truth, as others are, got "
             f"{examples(unknown)}."
         )
     if several := sorted((str(i), images) for (i, _), images in found.items() if len(images) > 1):
         stem, images = several[0]
-        raise ValueError(
+        raise DataError(
             f"{what}: expected every image_id to be the stem of one file_name of the ground truth, got {stem!r}, "
             f"which is that of {examples(names[i] for i in images)}."
         )
@@ -95,7 +96,7 @@ def image_paths(paths: Iterable[str], gt: Json) -> dict[ImageId, str]:
     wanted = {PurePosixPath(image["file_name"].replace("\\", "/")).name for image in named}
     known = [path for path in paths if Path(path).name in wanted]
     if not known:
-        raise ValueError(
+        raise DataError(
             f"images: expected files of the ground truth's images, got none of its file_names among {examples(paths)}."
         )
     ids = match_images(_best(known, named), {**gt, "images": named}, "the ground truth", surplus=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from det_ls.base.errors import ArgumentError
 from det_ls.base.version import __version__
 from det_ls.data.coco import ImageId, Json, examples, read_detections
 from det_ls.data.ground_truth import GroundTruth, list_images
@@ -131,7 +132,7 @@ def coco_detections(predictions: Predictions, truth: GroundTruth) -> list[Json]:
     categories = category_ids(predictions.names, truth.coco)
     predicted = {image.path for image in predictions.images}
     if differing := sorted(predicted.symmetric_difference(truth.image_ids)):
-        raise ValueError(
+        raise ArgumentError(
             f"data: expected predictions for the images of the ground truth, got a difference in {examples(differing)}."
         )
     results = [
