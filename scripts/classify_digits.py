@@ -108,8 +108,18 @@ def train(folder: Path, out: Path, epsilon: float, seed: int, epochs: int) -> Pa
 
     name = f"epsilon{epsilon}-seed{seed}"
     words = ["train", "task=classify", "model=yolo11n-cls.yaml", f"data={folder}", "imgsz=32", f"epochs={epochs}"]
-    words += [f"seed={seed}", "batch=64", "workers=0", "plots=False", "fliplr=0", f"project={out}", f"name={name}"]
-    words += ["exist_ok=True", f"label_smoothing={epsilon}"] + ["label_smoothing_mode=uniform"] * (epsilon > 0)
+    words += [
+        f"seed={seed}",
+        "batch=64",
+        "workers=0",
+        "plots=False",
+        "fliplr=0",
+        "erasing=0",
+        f"project={out}",
+        f"name={name}",
+    ]
+    words += ["exist_ok=True", f"label_smoothing={epsilon}"]
+    words += ["label_smoothing_mode=uniform"] * (epsilon > 0)
     if det_ls(words):
         raise SystemExit(f"training of {name} failed")
     return out / name / "weights" / "last.pt"
@@ -120,7 +130,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/digits"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.0, 0.1])
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=15)
     given = parser.parse_args()
     out = given.out.resolve()
     folder = write_folders(out)
