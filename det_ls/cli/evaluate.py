@@ -33,6 +33,7 @@ def val(words: Sequence[str]) -> None:
     Raises:
         TypeError: If a word is no ``key=value`` or a key is unknown.
     """
+    from det_ls.cli.calibrate import calibration_line
     from det_ls.evaluation.evaluate import evaluate
 
     arguments = _arguments(words, "val", inspect.signature(evaluate).parameters, ("model", "data"))
@@ -40,7 +41,8 @@ def val(words: Sequence[str]) -> None:
     _check_outputs(folder, arguments.get("exist_ok", False))
     evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments}, save_dir=folder)
     _report(evaluation, folder, f"{_name(arguments['model'])} on {_name(arguments['data'])}", arguments)
-    _finish([evaluation], table(evaluation), folder)
+    calibrated = calibration_line(arguments["model"])
+    _finish([evaluation], "\n".join(filter(None, (calibrated, table(evaluation)))), folder)
 
 
 def metrics(words: Sequence[str]) -> None:

@@ -24,6 +24,9 @@ HELP = """det-ls: Ultralytics YOLO with label smoothing, and its measurement.
     det-ls compare a=runs/detect/train/weights/best.pt b=runs/detect/train2/weights/best.pt data=coco8.yaml
     det-ls metrics annotations=gt.json predictions=detections.json images=datasets/brain-tumor/images/val
     det-ls metrics data=datasets/brain-tumor.yaml predictions=runs/detect/predict/labels
+    det-ls calibrate model=runs/detect/train/weights/best.pt data=datasets/brain-tumor.yaml
+    det-ls calibrate annotations=gt.json predictions=detections.json out=calibrated.json
+    det-ls calibrate map=map.json annotations=gt.json predictions=other.json out=calibrated.json
 
 train takes every key of `yolo train` and
     label_smoothing=0.1                   epsilon, or "{'default': 0.05, 'positive': 0.2}"; 0 is stock training
@@ -40,6 +43,12 @@ val, compare and metrics measure COCO AP and calibration, and write numbers and 
     bootstrap=1000 seed=0                 image-level replicates for the intervals
     train_images=0                        val: images of the train split to measure too, for the train/val gap
     save_dir= exist_ok=False              where to write; nothing is overwritten without exist_ok=True
+calibrate fits a map of the scores and writes a calibrated checkpoint (or COCO results), map.json and calibration.json.
+It takes the keys of val (model, data), or annotations, predictions and out (and map to apply one), and
+    method=platt                          or temperature, beta, isotonic, desmooth (the last three do not fold)
+    target=iou weighting=score            or tp; above, all: what scores are fitted to, and how boxes weigh
+    per_class=False groups=               a map a class, partially pooled; a pattern of the group in file names
+    save= recalibrate=False allow_train=False folds=5
 Every other mode is passed on to `yolo` as it is.
 """
 
@@ -138,5 +147,12 @@ def _evaluating(mode: str) -> Callable[[Sequence[str]], None]:
     return command
 
 
-COMMANDS = {mode: _evaluating(mode) for mode in ("val", "metrics", "compare")}
+def _calibrating(words: Sequence[str]) -> None:
+    """Import the calibrating mode only when it is asked for."""
+    from det_ls.cli.calibrate import calibrate
+
+    calibrate(words)
+
+
+COMMANDS = {**{mode: _evaluating(mode) for mode in ("val", "metrics", "compare")}, "calibrate": _calibrating}
 MEASURED_TASKS = ("detect",)  # a word for another task leaves `val` to Ultralytics
