@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from det_ls.base.arguments import check_flag
+from det_ls.base.arguments import check_flag, examples
 from det_ls.base.errors import ExistingFileError
 from det_ls.base.files import write_json
-from det_ls.data.coco import ImageId, Json, examples
+from det_ls.base.types import ImageId, Json
 from det_ls.evaluation import present
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.metrics.catalogue import COCO_STATS, HEADLINE
