@@ -36,7 +36,9 @@ def diagonal(ax: Axes) -> None:
 
 
 def reliability_curve(ax: Axes, data: Reliability, label: str, look: Look, span: tuple[Floats, Floats] | None) -> None:
-    """Draw one curve of a reliability diagram through the bins that hold detections.
+    """Draw one curve of a reliability diagram: a marker for each bin with detections, lines where they are many.
+
+    No line leads to or through a bin with fewer than `FEW` detections, as chance would draw it.
 
     Args:
         ax: The axes.
@@ -49,7 +51,7 @@ def reliability_curve(ax: Axes, data: Reliability, label: str, look: Look, span:
     if not some.any():
         return
     x, y, few = data.mean_score[some], data.mean_target[some], data.count[some] < FEW
-    ax.plot(x, y, ls=look.line, color=look.colour, lw=1.2, label=label, zorder=3)
+    ax.plot(x, np.where(few, np.nan, y), ls=look.line, color=look.colour, lw=1.2, label=label, zorder=3)
     if span is not None:
         for place, low, high, is_few in zip(x, span[0][some], span[1][some], few, strict=True):
             ax.plot([place, place], [low, high], color=look.colour, lw=0.9, alpha=0.3 if is_few else 0.65, zorder=2)
@@ -204,19 +206,6 @@ def log_rates(ax: Axes, left: float, last: float) -> None:
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-
-
-def short(name: str, limit: int = 22) -> str:
-    """Shorten a name.
-
-    Args:
-        name: The name.
-        limit: Characters to keep at most.
-
-    Returns:
-        The name, or its beginning and an ellipsis.
-    """
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
 def class_gap_intervals(metrics: DetectionMetrics, replicates: int, seed: int, level: float) -> Floats | None:

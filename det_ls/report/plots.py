@@ -7,7 +7,7 @@ New figures are 3.5 inches wide, one column of a paper, with text of at least 7 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import operating_point
 from det_ls.metrics.calibration import Reliability
-from det_ls.metrics.catalogue import HEADLINE
 from det_ls.metrics.curves import FROC_RATES, MISS_RATE_POINTS, free_response, reliability_intervals
 from det_ls.metrics.curves import threshold_curve as compute_threshold_curve
+from det_ls.report.plot_names import draw_names, draw_tick_names, short
 from det_ls.report.plot_parts import (
     FEW,
     around_zero,
@@ -35,17 +35,14 @@ from det_ls.report.plot_parts import (
     points,
     reliability_curve,
     shade_operating_point,
-    short,
     shown_classes,
 )
 from det_ls.report.plot_style import (
     BLUE,
-    GREEN,
     INK,
     LOOKS,
     MINUS,
     MUTED,
-    PAPER,
     PAPER_WIDTH,
     TEXT,
     VERMILLION,
@@ -56,7 +53,9 @@ from det_ls.report.plot_style import (
     nothing,
 )
 from det_ls.report.plot_style import save as save
-from det_ls.uncertainty.bootstrap import HIGHER_IS_BETTER, NEITHER_IS_BETTER, Comparison, image_weights
+from det_ls.report.plots_forest import forest as forest
+from det_ls.report.plots_forest import verdict_of as verdict_of
+from det_ls.uncertainty.bootstrap import image_weights
 
 TP_LABEL, IOU_LABEL = "precision (IoU ≥ 0.5)", "mean IoU"
 
@@ -109,7 +108,8 @@ def reliability(
     dress(upper, "", "Precision or mean IoU")
     legend(upper)
     if title is not None:
-        upper.set_title(title, fontsize=TEXT, color=INK, parse_math=False, pad=32)
+        upper.set_title("", fontsize=TEXT, color=INK, pad=32)
+        draw_names([upper.title], [short(title, 60)])
     histogram(lower, counts)
     return figure_of(upper)
 
@@ -249,10 +249,13 @@ def class_gaps(
     else:
         nothing(ax, metrics.reasons.get("signed_gap", "no detections"))
     dress(ax, "← under-confident        over-confident →", "", grid="x")
-    labels = [f"{short(metrics.per_class[c]['name'])} ({n:.0f})" for c, n in zip(shown, count, strict=True)]
-    ax.set_yticks(rows, labels)
-    for text in ax.get_yticklabels():
-        text.set_parse_math(False)
+    numbers = [f" ({n:.0f})" for n in count]
+    draw_tick_names(
+        ax.yaxis,
+        rows.tolist(),
+        [short(metrics.per_class[c]["name"]) + n for c, n in zip(shown, numbers, strict=True)],
+        [f"class {c}{n}" for c, n in zip(shown, numbers, strict=True)],
+    )
     legend(ax)
     return figure_of(ax)
 
@@ -318,79 +321,3 @@ def miss_rate(metrics: DetectionMetrics, *, ax: Axes | None = None) -> Figure:
     dress(ax, "False positives per image", "Miss rate (objects missed)")
     legend(ax)
     return figure_of(ax)
-
-
-def forest(
-    comparisons: Mapping[str, Comparison],
-    *,
-    names: tuple[str, str] = ("a", "b"),
-    keys: Sequence[str] = HEADLINE,
-    ax: Axes | None = None,
-) -> Figure:
-    """Draw the paired differences of two detectors with their intervals; those that exclude zero stand out.
-
-    Args:
-        comparisons: Comparison by key.
-        names: What to call the detectors.
-        keys: Numbers to show, from top to bottom; those without a comparison are left out.
-        ax: Where to draw.
-
-    Returns:
-        The figure.
-    """
-    shown = [comparisons[k] for k in keys if k in comparisons]
-    ax = new_axes(ax, 1.25 + 0.21 * max(len(shown), 2))
-    ax.axvline(0, color=MUTED, lw=0.9, ls="--", zorder=1)
-    looks = {
-        "better": (BLUE, "o", BLUE),
-        "worse": (VERMILLION, "s", VERMILLION),
-        "differs": (GREEN, "D", GREEN),
-        "no difference shown": (MUTED, "o", PAPER),
-    }
-    labelled: set[str] = set()
-    for row, found in enumerate(reversed(shown)):
-        verdict = verdict_of(found)
-        colour, marker, face = looks[verdict]
-        ax.plot(
-            [found.interval.low, found.interval.high],
-            [row, row],
-            color=colour,
-            lw=2.2 if found.differs else 1.0,
-            zorder=2,
-        )
-        label = None if verdict in labelled else f"{names[1]} {verdict}" if verdict in ("better", "worse") else verdict
-        labelled.add(verdict)
-        ax.plot([found.difference], [row], marker, color=colour, mfc=face, ms=5, label=label, ls="none", zorder=3)
-    if shown:
-        ends = [v for f in shown for v in (f.interval.low, f.interval.high, f.difference)]
-        ax.set_xlim(*around_zero(np.array(ends)))
-        ax.set_ylim(-0.7, len(shown) - 0.3)
-    else:
-        nothing(ax, "no number is defined for both")
-    dress(ax, f"Difference: {short(names[1])} {MINUS} {short(names[0])}", "", grid="x")
-    ax.xaxis.label.set_parse_math(False)
-    ax.set_yticks(range(len(shown)), [f"{f.key} {_arrow(f.key)}" for f in reversed(shown)])
-    legend(ax)
-    return figure_of(ax)
-
-
-def verdict_of(comparison: Comparison) -> str:
-    """Read a paired comparison of a second detector with a first.
-
-    Args:
-        comparison: The comparison.
-
-    Returns:
-        ``better``, ``worse``, ``differs`` (for a number of which neither direction is better) or ``no difference
-        shown``.
-    """
-    if not comparison.differs:
-        return "no difference shown"
-    if comparison.key in NEITHER_IS_BETTER:
-        return "differs"
-    return "better" if (comparison.interval.low > 0) == (comparison.key in HIGHER_IS_BETTER) else "worse"
-
-
-def _arrow(key: str) -> str:
-    """Point to where a number gets better."""
-    return "" if key in NEITHER_IS_BETTER else "(↑)" if key in HIGHER_IS_BETTER else "(↓)"
