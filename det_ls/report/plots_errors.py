@@ -65,7 +65,7 @@ def confusion_matrix(matrix: Confusion, *, limit: int = SHOWN_CLASSES, ax: Axes 
         ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=0.08 + 0.87 * share, lw=0))
         ax.text(
             column, row, _brief(int(counts[row, column])), ha="center", va="center", fontsize=SMALL,
-            color=PAPER if share > 0.55 else INK,
+            color=PAPER if share > 0.65 else INK,
         )  # fmt: skip
     dress(ax, "What is there (annotated)", "What was detected")
     ax.grid(False)
