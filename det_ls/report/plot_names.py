@@ -186,10 +186,15 @@ def _families(signs: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
 def _fonts() -> tuple[tuple[str, str], ...]:
     """List the upright fonts of normal weight, those with many scripts first."""
     broad = ("CJK", "Noto Sans", "WenQuanYi", "Unifont", "Arial Unicode", "YaHei", "PingFang", "Hiragino", "Malgun")
-    found = {
-        f.name: f.fname for f in font_manager.fontManager.ttflist if f.style == "normal" and f.weight in (400, "normal")
-    }
+    usable = [f for f in font_manager.fontManager.ttflist if f.style == "normal" and _weight(f.weight)]
+    # Those that matplotlib brings along are for formulas, or draw a box for any character at all.
+    found = {f.name: f.fname for f in usable if "mpl-data" not in f.fname and "Last Resort" not in f.name}
     return tuple(sorted(found.items(), key=lambda f: (not any(b in f[0] for b in broad), f[0])))
+
+
+def _weight(weight: int | str) -> bool:
+    """Whether a font is neither light nor bold."""
+    return weight in ("normal", "regular", "medium") or (isinstance(weight, int) and 350 <= weight <= 500)
 
 
 @lru_cache(maxsize=256)

@@ -249,6 +249,7 @@ def class_gaps(
     else:
         nothing(ax, metrics.reasons.get("signed_gap", "no detections"))
     dress(ax, "← under-confident        over-confident →", "", grid="x")
+    ax.xaxis.label.set(ha="right", x=1.0)  # long names leave the axes too narrow for it
     numbers = [f" ({n:.0f})" for n in count]
     draw_tick_names(
         ax.yaxis,

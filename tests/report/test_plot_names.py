@@ -96,3 +96,7 @@ def test_an_installed_font_is_used_where_the_usual_one_lacks_a_character(monkeyp
     assert ax.get_title() == "猫"
     assert ax.title.get_fontfamily()[-1] == "Serif of Cats"
     assert ax.title.get_gid() is None
+
+
+def test_boxes_that_stand_for_any_character_are_no_font() -> None:
+    assert not [name for name, _ in plot_names._fonts() if "Last Resort" in name]
