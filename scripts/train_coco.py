@@ -53,10 +53,10 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
 
 
 def main() -> int:
-    from det_ls.cli.evaluate import table
     from det_ls.cli.main import run
+    from det_ls.report.printed import evaluation_text
 
-    return run(lambda: print(table(train_and_evaluate(sys.argv[1:]))))
+    return run(lambda: print(evaluation_text(train_and_evaluate(sys.argv[1:]))))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from det_ls.metrics.table import DetectionTable, Floats
 
 LIMIT = 12
 SIDE = 320  # pixels of a crop's longer side
+WHOLE_SIDE = 640  # pixels at most of a whole image's longer side
 SAME_SPOT = 0.5  # boxes that overlap by this IoU or more are one spot
 NEAR = 0.1  # below this IoU, boxes have nothing to do with each other
-_QUALITY = 78
+_QUALITY, _WHOLE_QUALITY = 78, 70
 
 
 @dataclass(frozen=True)
@@ -250,24 +251,41 @@ def cut(image: NDArray[np.uint8], case: Case, side: int = SIDE) -> Crop:
     Returns:
         The crop: smaller than square at the border of a small image.
     """
+    x0, y0, w, h = crop_window(image, case)
+    return _take(image, case, (x0, y0, x0 + w, y0 + h), side / max(w, h), _QUALITY)
+
+
+def whole(image: NDArray[np.uint8], case: Case, side: int = WHOLE_SIDE) -> Crop:
+    """Take the whole image, made smaller if need be.
+
+    Args:
+        image: (H, W, 3) image, BGR.
+        case: The case.
+        side: Longer side in pixels at most.
+
+    Returns:
+        The image with all boxes of the case.
+    """
+    height, width = image.shape[:2]
+    return _take(image, case, (0, 0, width, height), min(1.0, side / max(width, height)), _WHOLE_QUALITY)
+
+
+def crop_window(image: NDArray[np.uint8], case: Case) -> tuple[int, int, int, int]:
+    """Say which part of the image `cut` cuts out.
+
+    Args:
+        image: (H, W, 3) image, BGR.
+        case: The case.
+
+    Returns:
+        Left, top, width and height in pixels of the image.
+    """
     height, width = image.shape[:2]
     left, top, w, h = case.boxes[0].xywh
     wanted = max(1.9 * max(w, h), 64.0)
     x0, x1 = _window(left + w / 2, wanted, width)
     y0, y1 = _window(top + h / 2, wanted, height)
-    scale = side / max(x1 - x0, y1 - y0)
-    size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
-    shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    _, jpeg = cv2.imencode(
-        ".jpg", cv2.resize(image[y0:y1, x0:x1], size, interpolation=shrink), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    )
-    boxes = []
-    for box in case.boxes:
-        bx, by, bw, bh = box.xywh
-        if box.focus or (bx < x1 and by < y1 and bx + bw > x0 and by + bh > y0):
-            moved = ((bx - x0) * scale, (by - y0) * scale, bw * scale, bh * scale)
-            boxes.append(replace(box, xywh=moved))
-    return Crop(jpeg.tobytes(), size[0], size[1], tuple(boxes))
+    return x0, y0, x1 - x0, y1 - y0
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8] | None:
@@ -285,6 +303,23 @@ def read_image(path: str | Path) -> NDArray[np.uint8] | None:
     content = np.fromfile(file, np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
     return None if image is None else np.asarray(image, np.uint8)
+
+
+def _take(image: NDArray[np.uint8], case: Case, corners: tuple[int, int, int, int], scale: float, quality: int) -> Crop:
+    """Take the part of an image between two corners, with the boxes that touch it."""
+    x0, y0, x1, y1 = corners
+    size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+    shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    _, jpeg = cv2.imencode(
+        ".jpg", cv2.resize(image[y0:y1, x0:x1], size, interpolation=shrink), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    boxes = []
+    for box in case.boxes:
+        bx, by, bw, bh = box.xywh
+        if box.focus or (bx < x1 and by < y1 and bx + bw > x0 and by + bh > y0):
+            moved = ((bx - x0) * scale, (by - y0) * scale, bw * scale, bh * scale)
+            boxes.append(replace(box, xywh=moved))
+    return Crop(jpeg.tobytes(), size[0], size[1], tuple(boxes))
 
 
 def _window(centre: float, wanted: float, size: int) -> tuple[int, int]:
