@@ -52,7 +52,8 @@ def forest(
     Args:
         comparisons: Comparison by key.
         names: What to call the detectors.
-        keys: Numbers to show, from top to bottom; those without a comparison are left out.
+        keys: Numbers to show, from top to bottom; those without a comparison, or of which the difference
+            or its interval is undefined, are left out.
         panels: Keys by the panel's heading, instead of ``keys``. By default there is a panel for the numbers of which
             higher is better, one for those of which lower is, and one for those of which neither is.
 
@@ -61,6 +62,7 @@ def forest(
     """
     shown = {title: [comparisons[k] for k in listed if k in comparisons] for title, listed in
              (by_direction(keys) if panels is None else panels).items()}  # fmt: skip
+    shown = {title: [c for c in rows if _is_known(c)] for title, rows in shown.items()}
     shown = {title: rows for title, rows in shown.items() if rows}
     counts = [len(rows) for rows in shown.values()] or [2]
     figure = Figure(figsize=(2 * PAPER_WIDTH, 0.75 + 0.2 * sum(counts) + 0.36 * len(counts)), layout="constrained")
@@ -152,6 +154,11 @@ def _draw(ax: Axes, row: int, found: Comparison, second: str, labelled: set[str]
         fontsize=SMALL, color=INK if found.differs else MUTED,
     )  # fmt: skip
     return [float(v) for v in drawn]
+
+
+def _is_known(found: Comparison) -> bool:
+    """Whether a difference and its interval are numbers."""
+    return bool(np.isfinite([found.difference, found.interval.low, found.interval.high]).all())
 
 
 def _arrow(key: str) -> str:

@@ -83,7 +83,7 @@ def test_a_very_clear_difference_flattens_no_other() -> None:
 
 def test_nothing_is_clipped_and_nothing_fails_without_intervals() -> None:
     long = ("a baseline with a very long name that never ends", "猫" * 40)
-    for made in (MADE, {}, {"AP": compared("AP", 0.0, 0.0)}):
+    for made in (MADE, {}, {"AP": compared("AP", 0.0, 0.0)}, {"AP": compared("AP", 0.1, np.nan)}):
         figure = plots.forest(made, names=long)
         figure.draw_without_rendering()
         width, height = figure.canvas.get_width_height()
