@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +95,7 @@ def compare(words: Sequence[str]) -> None:
     check_comparison_dir(folder, exist_ok)
     check_save_dir(folder, exist_ok, COMPARISON_FILES)
     a, b, paired = _arms(arguments.pop("a"), arguments.pop("b"))
-    pair = compare_detectors(a, b, paired=paired, **arguments)
+    pair = compare_detectors(a, b, paired=paired, names=_arm_names(a, b), **arguments)
     pair.save(folder, exist_ok)
     title = f"{pair.names[0]} and {pair.names[1]} on {_name(arguments.get('data') or arguments.get('annotations'))}"
     write_pair(folder, pair, title=title, exist_ok=exist_ok)
@@ -113,6 +115,17 @@ def _arms(a: object, b: object) -> tuple[object, object, bool | None]:
         first, second = [list(arm) for arm in zip(*pairing.pairs, strict=True)]
         paired = pairing.by == "seed"
     return tuple(map(str, first)), tuple(map(str, second)), paired
+
+
+def _arm_names(a: object, b: object) -> tuple[str, str] | None:
+    """Name arms of several runs by what the names of their runs begin with, seeds and numbers left out."""
+    found = []
+    for arm in (a, b):
+        if not isinstance(arm, tuple):
+            return None
+        same = takewhile(lambda signs: len(set(signs)) == 1, zip(*map(_name, arm), strict=False))
+        found.append(re.sub(r"[\s_.-]*(seed|s)?[\s_.-]*\d*[\s_.-]*$", "", "".join(signs[0] for signs in same)))
+    return (found[0], found[1]) if all(found) and found[0] != found[1] else None
 
 
 def _arguments(words: Sequence[str], mode: str, known: Iterable[str], required: Iterable[str]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import OperatingPoint
+from det_ls.metrics.boxes import overlaps, table_boxes
 from det_ls.metrics.protocols import TP_IOU, get_protocol
-from det_ls.metrics.table import DetectionTable, Floats
+from det_ls.metrics.table import DetectionTable
 
 LIMIT = 12
 SIDE = 320  # pixels of a crop's longer side
@@ -103,17 +104,11 @@ class CaseFinder:
         point: OperatingPoint,
     ) -> None:
         table = metrics.table
-        if len(detections) != table.n_results:
-            raise ValueError(f"detections must be the {table.n_results} that were evaluated, got {len(detections)}.")
-        boxes = {a["id"]: a["bbox"] for a in ground_truth["annotations"]}
-        if missing := [i for i in table.gt_ids.tolist() if i not in boxes]:
-            raise ValueError(f"ground_truth must hold the objects that were evaluated, got none with id {missing[0]}.")
+        boxes = table_boxes(table, detections, ground_truth)
         self._table: DetectionTable = table
         self._point = point
         self._names = {image["id"]: base_name(image.get("file_name", image["id"])) for image in ground_truth["images"]}
-        self._gt_boxes = np.array([boxes[i] for i in table.gt_ids.tolist()], np.float64).reshape(-1, 4)
-        rows = table.detection.tolist()
-        self._boxes = np.array([detections[i]["bbox"] for i in rows], np.float64).reshape(-1, 4)
+        self._gt_boxes, self._boxes = boxes.objects, boxes.detections
         rules = get_protocol(metrics.protocol)
         self._matches = rules.matches(table, TP_IOU)
         self._counted = rules.counted(table, self._matches)
@@ -139,7 +134,7 @@ class CaseFinder:
                 break
             image = int(table.image[row])
             shown = taken.setdefault(image, [])
-            if len(shown) and (_overlaps(self._boxes[row], self._boxes[shown]) >= SAME_SPOT).any():
+            if len(shown) and (overlaps(self._boxes[[row]], self._boxes[shown])[0] >= SAME_SPOT).any():
                 continue
             remark = self._why_wrong(row)
             if remark is None:
@@ -170,7 +165,7 @@ class CaseFinder:
         """Say what is annotated where a false positive is; None where it repeats a detection of the same object."""
         table = self._table
         there = np.flatnonzero((table.gt_image == table.image[row]) & ~table.gt_crowd)
-        overlap = _overlaps(self._boxes[row], self._gt_boxes[there])
+        overlap = overlaps(self._boxes[[row]], self._gt_boxes[there])[0]
         same = table.gt_cls[there] == table.cls[row]
         own, other = np.where(same, overlap, 0.0), np.where(same, 0.0, overlap)
         if len(there) and own.max() >= TP_IOU:
@@ -192,7 +187,7 @@ class CaseFinder:
         if len(by):
             return f"scored {table.score[by[0]]:.2f}, below the threshold {threshold:.2f}"
         near = np.flatnonzero(table.image == table.gt_image[g])
-        overlap = _overlaps(self._gt_boxes[g], self._boxes[near])
+        overlap = overlaps(self._gt_boxes[[g]], self._boxes[near])[0]
         same = table.cls[near] == cls
         own, other = np.where(same, overlap, 0.0), np.where(same | ~self._point.keep[near], 0.0, overlap)
         if len(near) and other.max() >= TP_IOU:
@@ -327,12 +322,3 @@ def _window(centre: float, wanted: float, size: int) -> tuple[int, int]:
     length = min(int(np.ceil(wanted)), size)
     start = int(np.clip(round(centre - length / 2), 0, size - length))
     return start, start + length
-
-
-def _overlaps(box: Floats, others: Floats) -> Floats:
-    """IoU of a box with (K, 4) others, all as left, top, width and height: (K,)."""
-    from pycocotools import mask
-
-    if not len(others):
-        return np.zeros(0)
-    return np.asarray(mask.iou(box[None], others, [0] * len(others)), np.float64)[0]

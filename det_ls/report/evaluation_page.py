@@ -10,7 +10,7 @@ from det_ls.evaluation.operating_point import operating_point
 from det_ls.evaluation.results import Evaluation
 from det_ls.report.cases import Cropper, crop_rows
 from det_ls.report.crops import CaseFinder
-from det_ls.report.figures import drawn, inlined
+from det_ls.report.figures import drawn, facts_of, inlined
 from det_ls.report.findings import findings
 from det_ls.report.measured import LEADING, OF_ALL, OTHER_KEPT, OTHERS, population_text
 from det_ls.report.operating import chosen, differ, expected_rows, no_threshold
@@ -43,7 +43,7 @@ def write_report(path: str | Path, evaluation: Evaluation, *, title: str, exist_
     cropper = Cropper(evaluation.images or None)
     wrong, no_wrong = crop_rows(finder.false_positives(), cropper)
     missed, no_missed = crop_rows(finder.missed_objects(), cropper)
-    counts = metrics.counts
+    counts, facts = metrics.counts, facts_of(evaluation)
     if not counts["objects"]:
         none_missed = "There is no ground truth."
         none_wrong = "Without ground truth, right and wrong detections cannot be told apart."
@@ -77,7 +77,7 @@ def write_report(path: str | Path, evaluation: Evaluation, *, title: str, exist_
         "val_images": counts["images"],
         "figures": [
             inlined(figure, f"f-{picture.name}", picture.title, picture.caption)
-            for picture, figure in (drawn(evaluation) if counts["objects"] and counts["detections"] else ())
+            for picture, figure in (drawn(evaluation, facts) if counts["objects"] and counts["detections"] else ())
         ],
         "no_figures": "There is no ground truth." if not counts["objects"] else "There are no detections.",
         "classes": class_rows(metrics),

@@ -12,14 +12,10 @@ from matplotlib.figure import Figure
 
 from det_ls.data.coco import read_ground_truth
 from det_ls.evaluation.results import Evaluation
-from det_ls.metrics.boxes import TableBoxes, table_boxes
-from det_ls.metrics.confusion import confusion
-from det_ls.metrics.curves_pr import precision_recall, score_curves
-from det_ls.metrics.errors import classify_errors, error_breakdown
 from det_ls.report import plots
+from det_ls.report.error_facts import ErrorFacts, error_facts
 from det_ls.report.plot_style import PAPER_WIDTH, inline_svg
-from det_ls.report.plots_curves import f1_curve
-from det_ls.report.plots_curves import precision_recall as draw_precision_recall
+from det_ls.report.plots_curves import f1_curve, precision_recall
 from det_ls.report.plots_errors import confusion_matrix, error_costs
 
 
@@ -31,13 +27,13 @@ class Picture:
         name: Name of its files.
         title: Its title.
         caption: How to read it.
-        draw: Draws it from the evaluation and its boxes.
+        draw: Draws it from the evaluation and what goes wrong.
     """
 
     name: str
     title: str
     caption: str
-    draw: Callable[[Evaluation, TableBoxes], Figure]
+    draw: Callable[[Evaluation, ErrorFacts], Figure]
 
 
 RELIABILITY = (
@@ -48,28 +44,13 @@ RELIABILITY = (
 )
 
 
-def _of_metrics(draw: Callable[..., Figure]) -> Callable[[Evaluation, TableBoxes], Figure]:
+def _of_metrics(draw: Callable[..., Figure]) -> Callable[[Evaluation, ErrorFacts], Figure]:
     return lambda evaluation, _: draw(evaluation.metrics)
 
 
-def _precision_recall(evaluation: Evaluation, _: TableBoxes) -> Figure:
-    return draw_precision_recall(precision_recall(evaluation.metrics.table))
-
-
-def _f1(evaluation: Evaluation, _: TableBoxes) -> Figure:
+def _f1(evaluation: Evaluation, facts: ErrorFacts) -> Figure:
     kept = evaluation.metrics.kept
-    thresholds = kept.thresholds.used if kept.keep.any() else None
-    return f1_curve(score_curves(evaluation.metrics.table), thresholds=thresholds)
-
-
-def _confusion(evaluation: Evaluation, boxes: TableBoxes) -> Figure:
-    table = evaluation.metrics.table
-    return confusion_matrix(confusion(table, boxes, evaluation.metrics.kept.keep))
-
-
-def _errors(evaluation: Evaluation, boxes: TableBoxes) -> Figure:
-    table = evaluation.metrics.table
-    return error_costs(error_breakdown(table, classify_errors(table, boxes, evaluation.metrics.kept.keep)))
+    return f1_curve(facts.curves, thresholds=kept.thresholds.used if kept.keep.any() else None)
 
 
 PICTURES: tuple[Picture, ...] = (
@@ -87,14 +68,14 @@ PICTURES: tuple[Picture, ...] = (
         "What kind of errors are there, and what do they cost?",
         "Kept boxes, sorted by TIDE's definitions (Bolya et al. 2020). A bar is by how much AP50 of the kept boxes "
         "would rise if these errors alone were put right; the costs do not add up.",
-        _errors,
+        lambda _, facts: error_costs(facts.breakdown),
     ),
     Picture(
         "confusion_matrix",
         "Which classes are taken for which?",
         "Kept boxes at IoU 0.5. The last column holds boxes where nothing is annotated, the last row objects that no "
         "kept box finds; a cell is the darker the larger its share of its column.",
-        _confusion,
+        lambda _, facts: confusion_matrix(facts.confusion),
     ),
     Picture(
         "f1_curve",
@@ -106,7 +87,7 @@ PICTURES: tuple[Picture, ...] = (
         "precision_recall",
         "What precision does a recall cost?",
         "All boxes at IoU 0.5, interpolated as COCO does; the area under a curve is its AP50.",
-        _precision_recall,
+        lambda _, facts: precision_recall(facts.precision_recall),
     ),
     Picture(
         "threshold_curve",
@@ -140,34 +121,35 @@ PICTURES: tuple[Picture, ...] = (
 )
 
 
-def boxes_of(evaluation: Evaluation) -> TableBoxes:
-    """Line up the boxes of an evaluation with its table.
+def facts_of(evaluation: Evaluation) -> ErrorFacts:
+    """Collect what goes wrong among the kept boxes of an evaluation.
 
     Args:
         evaluation: The evaluation.
 
     Returns:
-        The boxes.
+        The facts.
 
     Raises:
         ValueError: The detections or the objects are not those that were evaluated.
     """
     truth = read_ground_truth(evaluation.ground_truth, "ground_truth")
-    return table_boxes(evaluation.metrics.table, evaluation.detections, truth)
+    metrics = evaluation.metrics
+    return error_facts(metrics.table, evaluation.detections, truth, metrics.kept.keep)
 
 
-def drawn(evaluation: Evaluation) -> Iterator[tuple[Picture, Figure]]:
+def drawn(evaluation: Evaluation, facts: ErrorFacts) -> Iterator[tuple[Picture, Figure]]:
     """Draw the pictures of an evaluation, one after another.
 
     Args:
         evaluation: The evaluation.
+        facts: What goes wrong.
 
     Yields:
         A picture, and what was drawn.
     """
-    boxes = boxes_of(evaluation)
     for picture in PICTURES:
-        yield picture, picture.draw(evaluation, boxes)
+        yield picture, picture.draw(evaluation, facts)
 
 
 def inlined(figure: Figure, name: str, title: str, caption: str, *, wide: bool = False) -> dict[str, Any]:

@@ -8,26 +8,24 @@ from pathlib import Path
 
 from det_ls.evaluation.comparison import PairedEvaluation
 from det_ls.evaluation.results import Evaluation
-from det_ls.metrics.error_rows import error_rows
-from det_ls.metrics.errors import classify_errors
 from det_ls.report import plots
 from det_ls.report.comparison_page import write_comparison
-from det_ls.report.crops import base_name
 from det_ls.report.differences import differences, panels
 from det_ls.report.evaluation_page import write_report
-from det_ls.report.figures import PICTURES, boxes_of, drawn
+from det_ls.report.figures import PICTURES, drawn, facts_of
 from det_ls.report.measured import LEADING, OF_ALL, OTHER_KEPT, OTHERS, measured
 from det_ls.report.plots_forest import forest
-from det_ls.report.tables import Cell, write_errors, write_table
+from det_ls.report.tables import Cell, breakdown_table, confusion_table, write_errors, write_table
 
 REPORT_FILE, ERRORS_FILE = "report.html", "errors.csv"
 PICTURES_FOLDER, TABLES_FOLDER = "pictures", "tables"
 _IMAGES, _FORMS = ("png", "svg"), ("csv", "md")
+TABLES = ("numbers", "classes", "errors", "confusion")
 EVALUATION_FILES: tuple[str, ...] = (
     REPORT_FILE,
     ERRORS_FILE,
     *(f"{PICTURES_FOLDER}/{picture.name}.{form}" for picture in PICTURES for form in _IMAGES),
-    *(f"{TABLES_FOLDER}/{name}.{form}" for name in ("numbers", "classes") for form in _FORMS),
+    *(f"{TABLES_FOLDER}/{name}.{form}" for name in TABLES for form in _FORMS),
 )
 COMPARISON_FILES: tuple[str, ...] = (
     REPORT_FILE,
@@ -49,14 +47,18 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation, *, title: str, 
         FileExistsError: A file is there and ``exist_ok`` is False.
     """
     target = Path(folder)
-    for picture, figure in drawn(evaluation):
+    facts = facts_of(evaluation)
+    for picture, figure in drawn(evaluation, facts):
         plots.save(figure, target / PICTURES_FOLDER / picture.name, exist_ok=exist_ok)
-    table, boxes = evaluation.metrics.table, boxes_of(evaluation)
-    errors = classify_errors(table, boxes, evaluation.metrics.kept.keep)
-    files = {image["id"]: base_name(image.get("file_name", image["id"])) for image in evaluation.ground_truth["images"]}
-    write_errors(target / ERRORS_FILE, error_rows(table, boxes, errors, files), exist_ok=exist_ok)
-    _tables(target, "numbers", *numbers_table(evaluation), exist_ok=exist_ok)
-    _tables(target, "classes", *classes_table(evaluation), exist_ok=exist_ok)
+    write_errors(target / ERRORS_FILE, facts.rows, exist_ok=exist_ok)
+    made = {
+        "numbers": numbers_table(evaluation),
+        "classes": classes_table(evaluation),
+        "errors": breakdown_table(facts.breakdown),
+        "confusion": confusion_table(facts.confusion),
+    }
+    for name in TABLES:
+        _tables(target, name, *made[name], exist_ok=exist_ok)
     write_report(target / REPORT_FILE, evaluation, title=title, exist_ok=exist_ok)
 
 

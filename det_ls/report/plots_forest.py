@@ -53,7 +53,8 @@ def forest(panels: Mapping[str, Sequence[Difference]], *, names: tuple[str, str]
     Returns:
         The figure, two columns of a paper wide.
     """
-    shown = {title: list(rows) for title, rows in panels.items() if rows}
+    shown = {title: [d for d in rows if _is_known(d)] for title, rows in panels.items()}
+    shown = {title: rows for title, rows in shown.items() if rows}
     counts = [len(rows) for rows in shown.values()] or [2]
     figure = Figure(figsize=(2 * PAPER_WIDTH, 0.75 + 0.2 * sum(counts) + 0.36 * len(counts)), layout="constrained")
     axes = list(
@@ -109,3 +110,8 @@ def _draw(ax: Axes, row: int, found: Difference, second: str, labelled: set[Verd
         fontsize=SMALL, color=INK if found.differs else MUTED,
     )  # fmt: skip
     return [float(v) for v in drawn]
+
+
+def _is_known(found: Difference) -> bool:
+    """Whether a difference and its interval are numbers."""
+    return bool(np.isfinite([found.difference, found.low, found.high]).all())

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from det_ls.base.files import write_atomically
+from det_ls.metrics.confusion import Confusion
 from det_ls.metrics.error_rows import ErrorRow
+from det_ls.metrics.errors import ErrorBreakdown
 
 Cell = str | int | float | bool | None
 ERROR_HEADER = (
@@ -128,6 +130,39 @@ def write_errors(path: str | Path, rows: Iterable[ErrorRow], *, exist_ok: bool =
         ValueError: The name ends otherwise.
     """
     return write_table(path, ERROR_HEADER, (_error_cells(row) for row in rows), exist_ok=exist_ok)
+
+
+def breakdown_table(breakdown: ErrorBreakdown) -> tuple[list[str], list[list[Cell]]]:
+    """Lay out errors by type with their costs.
+
+    Args:
+        breakdown: The counts and costs.
+
+    Returns:
+        The columns' names, and one row a type, then all false positives and all objects that are not found; costs are
+        fractions of AP50, None where AP50 is undefined.
+    """
+    rows = [(name, n, breakdown.cost[name]) for name, n in breakdown.counts.items()]
+    rows.append(("all false positives", breakdown.false_positives, breakdown.false_positive_cost))
+    rows.append(("all objects not found", breakdown.false_negatives, breakdown.false_negative_cost))
+    undefined = breakdown.ap50 != breakdown.ap50
+    return ["error", "count", "AP50 cost"], [[name, n, None if undefined else round(c, 4)] for name, n, c in rows]
+
+
+def confusion_table(confusion: Confusion) -> tuple[list[str], list[list[Cell]]]:
+    """Lay out a confusion matrix.
+
+    Args:
+        confusion: The counts.
+
+    Returns:
+        The columns' names, and one row a class detected with the counts of each class that is there, then the objects
+        that are not detected.
+    """
+    names = list(confusion.class_names)
+    counts = [[*row] for row in confusion.counts.tolist()]
+    labels = [*names, "not detected"]
+    return ["detected", *names, "nothing there"], [[label, *row] for label, row in zip(labels, counts, strict=True)]
 
 
 def _error_cells(row: ErrorRow) -> list[Cell]:

@@ -80,7 +80,8 @@ def test_a_very_clear_difference_flattens_no_other() -> None:
 
 def test_nothing_is_clipped_and_nothing_fails_without_intervals() -> None:
     long = ("a baseline with a very long name that never ends", "猫" * 40)
-    for made in (MADE, [], [compared("all", "AP", 0.0, 0.0, Verdict.NONE)]):
+    one, unknown = (compared("all", "AP", low, high, Verdict.NONE) for low, high in ((0.0, 0.0), (0.1, np.nan)))
+    for made in (MADE, [], [one], [unknown]):
         figure = forest(panels(made), names=long)
         figure.draw_without_rendering()
         width, height = figure.canvas.get_width_height()

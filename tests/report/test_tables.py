@@ -7,10 +7,21 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from det_ls.metrics.confusion import Confusion
 from det_ls.metrics.error_rows import ErrorRow
-from det_ls.report.tables import ERROR_HEADER, to_csv, to_markdown, write_errors, write_table
+from det_ls.metrics.errors import ErrorBreakdown
+from det_ls.report.tables import (
+    ERROR_HEADER,
+    breakdown_table,
+    confusion_table,
+    to_csv,
+    to_markdown,
+    write_errors,
+    write_table,
+)
 
 NAMES = ["猫, 犬", 'a "b"', "two\nlines", "été", "plain"]
 
@@ -66,3 +77,20 @@ def test_errors_become_rows(tmp_path: Path) -> None:
     assert first["image"] == "'=a.jpg"
     assert (first["class"], first["other_class"], first["score"], first["iou"]) == ("cat", "dog", "0.9", "0.333333")
     assert (second["score"], second["other_class"], second["x"]) == ("", "", "-1.0")
+
+
+def test_tables_of_errors_and_confusions_can_be_written() -> None:
+    kinds = ("classification", "localisation", "both", "duplicate", "background", "missed")
+    found = ErrorBreakdown(0.5, dict.fromkeys(kinds, 2), dict.fromkeys(kinds, 0.01236), 10, 3, 0.2, 0.1)
+    text = to_markdown(*breakdown_table(found))
+    assert "| localisation          |     2 |    0.0124 |" in text
+    assert text.splitlines()[-1].startswith("| all objects not found |     3 |       0.1 |")
+    undefined = ErrorBreakdown(float("nan"), found.counts, found.cost, 10, 3, 0.0, 0.0)
+    assert to_csv(*breakdown_table(undefined)).splitlines()[1] == "classification,2,"
+    matrix = Confusion(("cat", "=dog"), np.array([[5, 1, 2], [0, 7, 0], [3, 0, 0]]), True)
+    assert to_csv(*confusion_table(matrix)).splitlines() == [
+        "detected,cat,'=dog,nothing there",
+        "cat,5,1,2",
+        "'=dog,0,7,0",
+        "not detected,3,0,0",
+    ]
