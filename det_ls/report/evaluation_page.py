@@ -13,7 +13,7 @@ from det_ls.report.crops import CaseFinder
 from det_ls.report.figures import drawn, facts_of, inlined
 from det_ls.report.findings import findings
 from det_ls.report.measured import LEADING, OF_ALL, OTHER_KEPT, OTHERS, population_text
-from det_ls.report.operating import chosen, differ, expected_rows, no_threshold
+from det_ls.report.operating import chosen, class_thresholds, differ, expected_rows, no_threshold
 from det_ls.report.page_parts import check_target, common, write_page
 from det_ls.report.rows import class_rows, gap_rows, how_rows, number_rows, tiles
 from det_ls.report.words import interval_note
@@ -72,6 +72,7 @@ def write_report(path: str | Path, evaluation: Evaluation, *, title: str, exist_
         "expected": [] if no_threshold(metrics) else expected_rows(metrics),
         "given": metrics.kept.thresholds.kind == "fixed",
         "own_thresholds": differ(metrics),
+        "thresholds": class_thresholds(metrics),
         "gap": [] if train is None else gap_rows(metrics, train.metrics),
         "train_images": 0 if train is None else train.metrics.counts["images"],
         "val_images": counts["images"],

@@ -13,6 +13,7 @@ from det_ls.report.operating import chosen, no_threshold
 from det_ls.report.training import cautions
 from det_ls.report.words import CALIBRATED, between, count, number, percent
 
+FEW_GROUPS = 20
 UNDERSTOOD = {"LaECE0": "Scores as IoU", "DECE": "Scores as precision"}
 
 
@@ -77,6 +78,8 @@ def group_findings(facts: object) -> list[Finding]:
             f"{number(facts['correlation'])}: the variance of a mean is {facts['design_effect']:.2f} times that of as "
             "many independent images (design effect)."
         )
+    if facts["n"] < FEW_GROUPS:
+        text += " So few groups make every interval a rough one."
     found = [Finding("Groups", count(facts["n"], "group"), text)]
     if facts["n_shared"]:
         named = ", ".join(facts["shared_with_train"])
@@ -84,7 +87,7 @@ def group_findings(facts: object) -> list[Finding]:
         found.append(
             Finding(
                 "Careful",
-                f"Train has {count(facts['n_shared'], 'of these groups', 'of these groups')} too",
+                f"Train has {facts['n_shared']:,} of these groups too",
                 f"The model has learnt from images of {named}{more if facts['n_shared'] > 5 else ''}: numbers on new "
                 "groups will be worse.",
                 True,

@@ -134,9 +134,30 @@ def expected_rows(metrics: DetectionMetrics) -> list[dict[str, str]]:
     return rows
 
 
+def class_thresholds(metrics: DetectionMetrics) -> list[tuple[str, str]]:
+    """List the thresholds of the classes with objects, where they differ.
+
+    Args:
+        metrics: The numbers of a detector.
+
+    Returns:
+        Name and threshold; a dagger marks the common one, which a class with too few objects takes. Empty where one
+        threshold is for all.
+    """
+    if not differ(metrics) or no_threshold(metrics):
+        return []
+    found, has = metrics.kept.thresholds, metrics.table.has_gt
+    marks = ["†" if few and found.kind == "by_class" else "" for few in found.few.tolist()]
+    return [
+        (name, f"{threshold:g}{mark}")
+        for name, threshold, mark, known in zip(metrics.table.class_names, found.used.tolist(), marks, has, strict=True)
+        if known
+    ]
+
+
 def _why(metrics: DetectionMetrics) -> str:
-    found = metrics.kept.thresholds
-    if int(metrics.table.has_gt.sum()) < 2:
+    found, has = metrics.kept.thresholds, metrics.table.has_gt
+    if int(has.sum()) < 2:
         return "There the LRP error (misses, false positives and loose boxes together) is smallest."
     common, own = number(found.lrp_common), number(found.lrp_by_class)
     if found.kind == "common":
@@ -149,6 +170,7 @@ def _why(metrics: DetectionMetrics) -> str:
     return (
         f"{own_threshold}on images that they were not chosen on they do better than one for all classes, LRP error "
         f"{own} against {common}. Where only one number can be typed, it is conf={found.common:g}."
+        + (" † too few objects for a threshold of its own: the common one." if found.few[has].any() else "")
     )
 
 

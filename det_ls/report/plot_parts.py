@@ -21,6 +21,7 @@ from det_ls.report.plot_style import INK, MUTED, PAPER, SMALL, Look, dress
 from det_ls.uncertainty.samples import image_weights
 
 FEW = 10
+FEW_THRESHOLDS = 3
 
 
 def diagonal(ax: Axes) -> None:
@@ -106,7 +107,7 @@ def histogram(ax: Axes, data: Reliability) -> None:
 
 
 def shade_operating_point(ax: Axes, point: OperatingPoint) -> None:
-    """Mark the score threshold of the kept boxes: a line, or a band of the middle half of the classes if they differ.
+    """Mark the score threshold of the kept boxes: a line, or a band of the middle half of the classes.
 
     Args:
         ax: Axes with scores on the horizontal axis.
@@ -117,7 +118,7 @@ def shade_operating_point(ax: Axes, point: OperatingPoint) -> None:
 
 
 def mark_thresholds(ax: Axes, thresholds: Floats | float | None) -> None:
-    """Mark score thresholds on a horizontal axis of scores.
+    """Mark score thresholds on a horizontal axis of scores: up to three as lines, more as a band of their middle half.
 
     Args:
         ax: The axes.
@@ -129,8 +130,11 @@ def mark_thresholds(ax: Axes, thresholds: Floats | float | None) -> None:
     values = values[~np.isnan(values)]
     if not len(values):
         return
-    if len(np.unique(values)) == 1:
-        ax.axvline(float(values[0]), color=INK, lw=0.9, ls=":", label=f"operating point {values[0]:g}", zorder=1)
+    each = np.unique(values)
+    if len(each) <= FEW_THRESHOLDS:
+        label = f"operating point{'s' * (len(each) > 1)} {', '.join(f'{t:g}' for t in each)}"
+        for i, threshold in enumerate(each.tolist()):
+            ax.axvline(threshold, color=INK, lw=0.9, ls=":", label=label if i == 0 else None, zorder=1)
         return
     low, high = np.quantile(values, [0.25, 0.75])
     ax.axvspan(low, high, color=MUTED, alpha=0.2, lw=0, label="operating points, middle half", zorder=0)

@@ -194,7 +194,8 @@ def threshold_curve(metrics: DetectionMetrics, *, ax: Axes | None = None) -> Fig
     shade_operating_point(ax, operating_point(metrics))
     for look, (label, values) in zip(LOOKS, lines.items(), strict=False):
         if not np.isnan(values).all():
-            ax.plot(curve.threshold, values, ls=look.line, color=look.colour, lw=1.2, label=label)
+            drawn = values if label.startswith("LRP") else np.where(curve.n < FEW, np.nan, values)
+            ax.plot(curve.threshold, drawn, ls=look.line, color=look.colour, lw=1.2, label=label)
             points(ax, curve.threshold, values, curve.n < FEW, look)
     if not ax.has_data() or all(np.isnan(v).all() for v in lines.values()):
         nothing(ax, metrics.reasons.get("LRP", metrics.reasons.get("DECE", "no detections")))

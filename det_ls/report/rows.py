@@ -202,7 +202,6 @@ def class_rows(metrics: DetectionMetrics) -> list[Row]:
                 "under": gap is not None and gap < 0,
                 "lrp": number(kept["LRP"], decimals=3),
                 "threshold": f"{kept['threshold']:g}",
-                "own": kept["own_threshold"],
             }
         )
     return rows

@@ -117,13 +117,15 @@ def test_bins_with_few_detections_are_drawn_lighter(metrics: DetectionMetrics) -
 
 
 def test_operating_point_is_marked_at_the_threshold_to_type_or_over_those_of_the_classes() -> None:
-    one, several = (simulated(threshold=t) for t in (0.3, np.array([0.2, 0.3, 0.4])))
+    one, few = (simulated(threshold=t) for t in (0.3, np.array([0.2, 0.3, 0.3])))
+    several = simulated(names=tuple("abcde"), threshold=np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
     for draw in (plots.reliability, plots.threshold_curve):
         assert line(draw(one), "operating point 0.3").get_xdata()[0] == 0.3
+        assert line(draw(few), "operating points 0.2, 0.3").get_xdata()[0] == 0.2
         ax = draw(several).axes[0]
         assert not [x for x in ax.lines if "operating point" in str(x.get_label())]  # no single number stands for them
         (band,) = [p for p in ax.patches if "operating points" in str(p.get_label())]
-        assert band.get_extents().transformed(ax.transData.inverted()).intervalx == pytest.approx([0.25, 0.35])
+        assert band.get_extents().transformed(ax.transData.inverted()).intervalx == pytest.approx([0.2, 0.4])
 
 
 def test_operating_point_is_a_star_on_the_curve_of_all_errors(metrics: DetectionMetrics) -> None:
@@ -142,7 +144,8 @@ def test_operating_point_counts_agree_with_a_new_evaluation(metrics: DetectionMe
 def test_threshold_curve_draws_the_three_errors(metrics: DetectionMetrics) -> None:
     figure, curve = plots.threshold_curve(metrics), compute_threshold_curve(metrics.table)
     for label, values in (("LRP", curve.lrp), ("LaECE0", curve.laece0), ("D-ECE", curve.dece)):
-        np.testing.assert_array_equal(line(figure, label).get_ydata(), values)
+        drawn = values if label == "LRP" else np.where(curve.n < 10, np.nan, values)
+        np.testing.assert_array_equal(line(figure, label).get_ydata(), drawn)
     assert line(figure, "LRP").get_ydata()[0] == metrics.values["LRP"]
     assert line(figure, "LaECE0").get_ydata()[0] == metrics.values["LaECE0"]
 
