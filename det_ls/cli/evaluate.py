@@ -106,7 +106,8 @@ def _arms(a: object, b: object) -> tuple[object, object, bool | None]:
     """Find the runs of both arms, and whether they pair by seed."""
     from det_ls.evaluation.runs import expand, pair_by_seed
 
-    first, second = expand(a, "a"), expand(b, "b")
+    named = [arm if isinstance(arm, (list, tuple)) else str(arm) for arm in (a, b)]
+    first, second = expand(named[0], "a"), expand(named[1], "b")
     if len(first) == len(second) == 1:
         return str(first[0]), str(second[0]), None
     paired = False

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from det_ls.data.coco import read_ground_truth
 from det_ls.evaluation.operating_point import operating_point
 from det_ls.evaluation.results import Evaluation
 from det_ls.report.cases import Cropper, crop_rows
 from det_ls.report.crops import CaseFinder
-from det_ls.report.figures import drawn, facts_of, inlined
+from det_ls.report.figures import Picture, drawn, facts_of, inlined
 from det_ls.report.findings import findings
 from det_ls.report.measured import LEADING, OF_ALL, OTHER_KEPT, OTHERS, population_text
 from det_ls.report.operating import chosen, class_thresholds, differ, expected_rows, no_threshold
@@ -19,7 +22,14 @@ from det_ls.report.rows import class_rows, gap_rows, how_rows, number_rows, tile
 from det_ls.report.words import interval_note
 
 
-def write_report(path: str | Path, evaluation: Evaluation, *, title: str, exist_ok: bool = False) -> Path:
+def write_report(
+    path: str | Path,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    pictures: Sequence[tuple[Picture, Figure]] | None = None,
+    exist_ok: bool = False,
+) -> Path:
     """Write an evaluation as one HTML page that needs nothing else.
 
     Args:
@@ -27,6 +37,7 @@ def write_report(path: str | Path, evaluation: Evaluation, *, title: str, exist_
         evaluation: The evaluation, with intervals and floors if those are to be shown. Crops are cut from the images
             that it knows; absolute paths are shortened.
         title: What the page is about, for example the names of model and data.
+        pictures: What `det_ls.report.figures.drawn` drew of the evaluation, if that is at hand.
         exist_ok: Whether to replace a file that is there.
 
     Returns:
@@ -43,13 +54,16 @@ def write_report(path: str | Path, evaluation: Evaluation, *, title: str, exist_
     cropper = Cropper(evaluation.images or None)
     wrong, no_wrong = crop_rows(finder.false_positives(), cropper)
     missed, no_missed = crop_rows(finder.missed_objects(), cropper)
-    counts, facts = metrics.counts, facts_of(evaluation)
+    counts = metrics.counts
     if not counts["objects"]:
         none_missed = "There is no ground truth."
         none_wrong = "Without ground truth, right and wrong detections cannot be told apart."
     else:
         none_missed = "None: every object is found at the operating point."
         none_wrong = "There are no detections." if not counts["detections"] else "There are none."
+    figures: Iterable[tuple[Picture, Figure]] = ()
+    if counts["objects"] and counts["detections"]:
+        figures = drawn(evaluation, facts_of(evaluation)) if pictures is None else pictures
     point = chosen(metrics, protocol)
     intervals = (*metrics.intervals.values(), *metrics.kept.intervals.values())
     grouped = metrics.groups if metrics.groups != counts["images"] else None
@@ -77,8 +91,7 @@ def write_report(path: str | Path, evaluation: Evaluation, *, title: str, exist_
         "train_images": 0 if train is None else train.metrics.counts["images"],
         "val_images": counts["images"],
         "figures": [
-            inlined(figure, f"f-{picture.name}", picture.title, picture.caption)
-            for picture, figure in (drawn(evaluation, facts) if counts["objects"] and counts["detections"] else ())
+            inlined(figure, f"f-{picture.name}", picture.title, picture.caption) for picture, figure in figures
         ],
         "no_figures": "There is no ground truth." if not counts["objects"] else "There are no detections.",
         "classes": class_rows(metrics),

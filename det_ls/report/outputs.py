@@ -48,7 +48,8 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation, *, title: str, 
     """
     target = Path(folder)
     facts = facts_of(evaluation)
-    for picture, figure in drawn(evaluation, facts):
+    pictures = list(drawn(evaluation, facts))
+    for picture, figure in pictures:
         plots.save(figure, target / PICTURES_FOLDER / picture.name, exist_ok=exist_ok)
     write_errors(target / ERRORS_FILE, facts.rows, exist_ok=exist_ok)
     made = {
@@ -59,7 +60,7 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation, *, title: str, 
     }
     for name in TABLES:
         _tables(target, name, *made[name], exist_ok=exist_ok)
-    write_report(target / REPORT_FILE, evaluation, title=title, exist_ok=exist_ok)
+    write_report(target / REPORT_FILE, evaluation, title=title, pictures=pictures, exist_ok=exist_ok)
 
 
 def write_pair(folder: str | Path, pair: PairedEvaluation, *, title: str, exist_ok: bool = False) -> None:

@@ -156,6 +156,7 @@ def test_how_numbers_were_counted_is_said_once(made: tuple[Evaluation, Path]) ->
     assert "COCO greedy" not in text.replace(details[0], "")
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_settings_and_training_are_listed(made: tuple[Evaluation, Path]) -> None:
     words = said(made[1])
     for expected in ("versions · torch 2.9", "sizes 1, 2", "weights best.pt", "counted · images 2"):
@@ -176,6 +177,7 @@ def test_page_holds_the_crops_with_whole_images(made: tuple[Evaluation, Path]) -
         assert cv2.imdecode(np.frombuffer(base64.b64decode((source or "").split(",")[1]), np.uint8), 1) is not None
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_without_images_there_is_one_sentence_instead_of_empty_cards(
     made: tuple[Evaluation, Path], tmp_path: Path
 ) -> None:
@@ -188,6 +190,7 @@ def test_without_images_there_is_one_sentence_instead_of_empty_cards(
         assert 1 <= text.count(reason) <= 2  # false positives, missed objects
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_the_gap_between_train_and_val_is_shown_when_train_was_measured(
     made: tuple[Evaluation, Path], tmp_path: Path
 ) -> None:
@@ -206,6 +209,7 @@ def test_the_gap_between_train_and_val_is_shown_when_train_was_measured(
     assert "Train minus val" not in write_report(tmp_path / "no.html", val, title="t").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_never_replaces_a_file_unasked(made: tuple[Evaluation, Path], tmp_path: Path) -> None:
     path = tmp_path / "r.html"
     path.write_text("mine")
@@ -216,6 +220,7 @@ def test_never_replaces_a_file_unasked(made: tuple[Evaluation, Path], tmp_path: 
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE")
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_is_written_completely_or_not_at_all(
     made: tuple[Evaluation, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
