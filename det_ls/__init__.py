@@ -22,11 +22,19 @@ if TYPE_CHECKING:
     from det_ls.smoothing.matrix import smooth_targets as smooth_targets
     from det_ls.smoothing.matrix import smoothing_matrix as smoothing_matrix
     from det_ls.training.model import YOLO as YOLO
+    from det_ls.training.tasks import ClassificationTrainer as ClassificationTrainer
     from det_ls.training.tasks import DetectionTrainer as DetectionTrainer
+    from det_ls.training.tasks import OBBTrainer as OBBTrainer
+    from det_ls.training.tasks import PoseTrainer as PoseTrainer
+    from det_ls.training.tasks import SegmentationTrainer as SegmentationTrainer
 
 _HOME = {
     "YOLO": "training.model",
     "DetectionTrainer": "training.tasks",
+    "SegmentationTrainer": "training.tasks",
+    "PoseTrainer": "training.tasks",
+    "OBBTrainer": "training.tasks",
+    "ClassificationTrainer": "training.tasks",
     "LabelSmoothingDetectionLoss": "losses.criterion",
     "smoothed_criterion": "losses.families",
     "smoothed_cross_entropy": "losses.cross_entropy",

@@ -32,7 +32,7 @@ class Detector:
         boxes: Boxes an image, in the mean; right ones are at most as many as objects.
         shift: Added to every score, up to 1: positive for an over-confident detector.
         junk: Further boxes an image that are wrong and score at most 0.005.
-        fit: Smallest IoU of a right box.
+        fit: IoUs of right boxes are 0.5 + 0.5 Beta(fit, 2).
     """
 
     a: float = 2.0
@@ -40,7 +40,7 @@ class Detector:
     boxes: float = 4.0
     shift: float = 0.0
     junk: int = 0
-    fit: float = 0.5
+    fit: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,41 @@ def scene(
     return Scene(n_images, n_classes, group, effect, gt_image, rng.integers(0, n_classes, len(gt_image)))
 
 
-def detect(rng: np.random.Generator, where: Scene, how: Detector, *, objects: float = 3.0) -> DetectionTable:
+def frames(rng: np.random.Generator, where: Scene, *, size: int, correlation: float) -> tuple[Scene, NDArray[np.int64]]:
+    """Let images of a group repeat each other, as frames of a video do.
+
+    Args:
+        rng: Source of randomness.
+        where: Independent images.
+        size: Images a group.
+        correlation: Correlation between two images of a group, of whatever is measured on them.
+
+    Returns:
+        The scene with repeated images, and the image of ``where`` that each repeats.
+    """
+    group = np.arange(where.n_images) // size
+    first = group * size
+    copied = rng.random(where.n_images) < np.sqrt(correlation)
+    source = np.where(copied, first, np.arange(where.n_images))
+    gt = _rows_of(source, where.gt_image)
+    gt_image = np.repeat(np.arange(where.n_images), np.bincount(where.gt_image, minlength=where.n_images)[source])
+    return Scene(where.n_images, where.n_classes, group, where.effect, gt_image, where.gt_cls[gt]), source
+
+
+def _rows_of(source: NDArray[np.int64], image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """List the rows, sorted by image, of the images that each image repeats."""
+    starts = np.searchsorted(image, np.arange(source.max() + 2))
+    return np.concatenate([np.arange(starts[i], starts[i + 1]) for i in source])
+
+
+def detect(
+    rng: np.random.Generator,
+    where: Scene,
+    how: Detector,
+    *,
+    objects: float = 3.0,
+    source: NDArray[np.int64] | None = None,
+) -> DetectionTable:
     """Draw a detector's boxes in a scene.
 
     Args:
@@ -100,23 +134,35 @@ def detect(rng: np.random.Generator, where: Scene, how: Detector, *, objects: fl
         where: The scene.
         how: The detector.
         objects: Objects an image, as the scene was drawn.
+        source: (I,) the image that each image repeats, with all its boxes; None where none does.
 
     Returns:
         The matched detections.
     """
     share = how.a / (how.a + how.b)
     chance = np.clip(how.boxes * share / objects * where.effect, 0, 1)
+    n = where.n_images
+    place = np.arange(len(where.gt_image)) - np.searchsorted(where.gt_image, where.gt_image)  # within its image
     found = np.flatnonzero(rng.random(len(where.gt_image)) < chance[where.gt_image])
-    wrong = np.repeat(np.arange(where.n_images), rng.poisson(how.boxes * (1 - share) * (2 - where.effect)))
-    junk = np.repeat(np.arange(where.n_images), how.junk)
+    wrong = np.repeat(np.arange(n), rng.poisson(how.boxes * (1 - share) * (2 - where.effect)))
+    junk = np.repeat(np.arange(n), how.junk)
     score = np.concatenate([rng.beta(how.a + 1, how.b, len(found)), rng.beta(how.a, how.b + 1, len(wrong))])
+    false_cls = rng.integers(0, where.n_classes, len(wrong))
+    iou = np.concatenate([0.5 + 0.5 * rng.beta(how.fit, 2, len(found)), np.zeros(len(wrong) + len(junk))])
     score = np.concatenate([np.clip(score + how.shift, 0, 1), rng.uniform(0.001, 0.005, len(junk))])
-    iou = np.concatenate([rng.uniform(how.fit, 1, len(found)), np.zeros(len(wrong) + len(junk))])
     image = np.concatenate([where.gt_image[found], wrong, junk])
-    cls = np.concatenate([where.gt_cls[found], rng.integers(0, where.n_classes, len(wrong) + len(junk))])
-    gt = np.concatenate([found, np.full(len(wrong) + len(junk), -1)])
+    junk_cls = rng.integers(0, where.n_classes, len(junk))
+    cls = np.concatenate([where.gt_cls[found], false_cls, junk_cls])
+    of_object = np.concatenate([place[found], np.full(len(wrong) + len(junk), -1)])
     order = np.lexsort((-score, image))
-    return table(where, score[order], iou[order], image[order], cls[order], gt[order])
+    score, iou, image, cls, of_object = (x[order] for x in (score, iou, image, cls, of_object))
+    if source is not None:
+        rows = _rows_of(source, image)
+        counts = np.bincount(image, minlength=n)[source]
+        score, iou, cls, of_object = (x[rows] for x in (score, iou, cls, of_object))
+        image = np.repeat(np.arange(n), counts)
+    gt = np.where(of_object >= 0, np.searchsorted(where.gt_image, image) + of_object, -1)
+    return table(where, score, iou, image, cls, gt)
 
 
 def table(where: Scene, score: Floats, iou: Floats, image: Any, cls: Any, gt: Any) -> DetectionTable:

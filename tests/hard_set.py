@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from det_ls.metrics.grid import Grid
+from det_ls.metrics.kept import KeptPlan
+from det_ls.metrics.protocols import get_protocol
 from det_ls.metrics.table import OVERLAPPING, DetectionTable
+from det_ls.metrics.thresholds import image_folds, recommend
 
 Json = dict[str, Any]
 GOLDEN = Path(__file__).parent / "golden"
@@ -112,6 +116,13 @@ def ordinary_set(seed: int = 0, *, n_images: int = 12, n_classes: int = 3) -> tu
                     found = {"image_id": image, "category_id": cls, "bbox": shifted.tolist()}
                     detections.append({**found, "score": float(scores[3 * k + j])})
     return gt, detections
+
+
+def plan_of(table: DetectionTable, protocol: str = "det_ls", group: Any = None, seed: int = 0) -> KeptPlan:
+    """Plan which boxes of a table are kept, as an evaluation does."""
+    own = np.arange(table.n_images) if group is None else group
+    grid = Grid(table, get_protocol(protocol), image_folds(own, seed))
+    return KeptPlan(grid, recommend(grid)[0], own)
 
 
 def table_of(

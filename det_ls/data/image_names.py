@@ -56,13 +56,13 @@ def ids_by_stem(detections: Sequence[Any], gt: Json, what: str = "detections") -
         return None
     if unknown := sorted({str(name or i) for (i, name), images in found.items() if not images}):
         raise ValueError(
-            f"Expected every image_id of {what} to be the stem of a file_name of the ground truth, as others are, got "
+            f"{what}: expected every image_id to be the stem of a file_name of the ground truth, as others are, got "
             f"{examples(unknown)}."
         )
     if several := sorted((str(i), images) for (i, _), images in found.items() if len(images) > 1):
         stem, images = several[0]
         raise ValueError(
-            f"Expected every image_id of {what} to be the stem of one file_name of the ground truth, got {stem!r}, "
+            f"{what}: expected every image_id to be the stem of one file_name of the ground truth, got {stem!r}, "
             f"which is that of {examples(names[i] for i in images)}."
         )
     return [found[key][0] for key in keys]

@@ -184,7 +184,7 @@ def evaluate(
 def _sample(source: Any, size: int, seed: int, folder: Path) -> str:
     """Write the list of a sample of a split's images and return the list's path."""
     if not source:
-        raise ValueError("Expected data with a train split for train_images, got none.")
+        raise ValueError("train_images: expected data with a train split, got none.")
     images = list_images(source)
     chosen = np.random.default_rng(seed).permutation(len(images))[:size]
     file = folder / "train.txt"

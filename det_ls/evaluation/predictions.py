@@ -196,7 +196,7 @@ class _ImageDataset(YOLODataset):
             return super().load_image(i, *args, **kwargs)
         except FileNotFoundError as error:  # stock's answer to any file that OpenCV cannot decode
             raise ValueError(
-                f"Expected '{self.im_files[i]}' to be an image, got one that cannot be decoded."
+                f"images: expected an image, got '{self.im_files[i]}', which cannot be decoded."
             ) from error
 
 
@@ -267,15 +267,15 @@ class _Recorder(DetectionValidator):
 def _head(detector: Detector, end2end: bool | None) -> dict[str, Any]:
     """Translate the choice of head into this version's argument."""
     if end2end is not None and not isinstance(end2end, bool):
-        raise TypeError(f"Expected end2end to be True, False or None, got {end2end!r}.")
+        raise TypeError(f"end2end: expected True, False or None, got {end2end!r}.")
     if not detector.end2end:
         if end2end:
-            raise ValueError("Expected end2end=True only for a model with an NMS-free head, got one without.")
+            raise ValueError("end2end: expected a model with an NMS-free head for True, got one without.")
         return {}
     use = end2end is not False
     module: Any = detector.model
     if not use and module.model[-1].cv2 is None:  # removed when a model is fused for inference
-        raise ValueError("Expected end2end=False only for a model with its one-to-many head, got one without.")
+        raise ValueError("end2end: expected a model with its one-to-many head for False, got one without.")
     if "end2end" in DEFAULT_CFG_DICT:
         return {"end2end": use}
     return {"nms": False if use else None}

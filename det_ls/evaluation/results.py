@@ -167,7 +167,9 @@ def check_save_dir(folder: str | Path, exist_ok: bool, files: Iterable[str] = RE
     check_flag("exist_ok", exist_ok)
     path = Path(folder)
     if path.exists() and not path.is_dir():
-        raise FileExistsError(f"Expected save_dir to be a folder, got save_dir='{path}', which is a file.")
+        raise FileExistsError(f"save_dir: expected a folder, got '{path}', which is a file.")
     there = [name for name in files if (path / name).exists()]
     if there and not exist_ok:
-        raise FileExistsError(f"Expected save_dir='{path}' to hold no results without exist_ok, got {examples(there)}.")
+        raise FileExistsError(
+            f"save_dir: expected a folder without results unless exist_ok, got {examples(there)} in '{path}'."
+        )

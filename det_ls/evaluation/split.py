@@ -132,7 +132,7 @@ def coco_detections(predictions: Predictions, truth: GroundTruth) -> list[Json]:
     predicted = {image.path for image in predictions.images}
     if differing := sorted(predicted.symmetric_difference(truth.image_ids)):
         raise ValueError(
-            f"Expected predictions for the images of the ground truth, got a difference in {examples(differing)}."
+            f"data: expected predictions for the images of the ground truth, got a difference in {examples(differing)}."
         )
     results = [
         {"image_id": truth.image_ids[image.path], "category_id": categories[index], "bbox": box, "score": score}

@@ -50,11 +50,11 @@ def table_boxes(
         [[0.0, 0.0, 9.0, 8.0]]
     """
     if len(detections) != table.n_results:
-        raise ValueError(f"detections must be the {table.n_results} that were evaluated, got {len(detections)}.")
+        raise ValueError(f"detections: expected the {table.n_results} that were evaluated, got {len(detections)}.")
     boxes = {a["id"]: a["bbox"] for a in ground_truth["annotations"]}
     ids = table.gt_ids.tolist()
     if missing := [i for i in ids if i not in boxes]:
-        raise ValueError(f"ground_truth must hold the objects that were evaluated, got none with id {missing[0]}.")
+        raise ValueError(f"ground_truth: expected the objects that were evaluated, got none with id {missing[0]}.")
     return TableBoxes(
         np.array([detections[i]["bbox"] for i in table.detection.tolist()], np.float64).reshape(-1, 4),
         np.array([boxes[i] for i in ids], np.float64).reshape(-1, 4),

@@ -21,7 +21,9 @@ from det_ls.metrics.table import DetectionTable, Floats
 from det_ls.metrics.unbiased import BINS as UNBIASED_BINS
 from det_ls.metrics.weighted import Progress, Weights, once
 
-_AP = partial(Number, better="higher", family=average_precision_numbers, iou="0.50:0.95", counts="objects")
+_AP = partial(
+    Number, better="higher", family=average_precision_numbers, iou="0.50:0.95", counts="objects", optimistic=True
+)
 _AR = partial(Number, better="higher", family=None, iou="0.50:0.95", counts="objects")
 _SCORES = partial(Number, family=score_numbers)
 _LRP = partial(Number, better="lower", family=lrp_numbers, counts="objects")
@@ -31,6 +33,7 @@ _OLRP = partial(
     family=optimal_lrp_numbers,
     counts="objects",
     score_threshold="LRP-optimal for each class",
+    optimistic=True,
 )
 _OF_SIZE = {
     "small": "Below 32² square pixels.",
@@ -232,6 +235,12 @@ _OF_KEPT: tuple[Number, ...] = (
         signed=True,
     ),
     _KEPT(
+        "absolute_gap",
+        "Distance of the mean score from the precision",
+        "The gap without its sign: errors that cancel each other do not show.",
+        "lower",
+    ),
+    _KEPT(
         "squared_error",
         "Squared calibration error, without bias",
         "Squared distance of scores from the fraction of right boxes: about 0 if calibrated, however sharp.",
@@ -265,7 +274,7 @@ _OF_KEPT: tuple[Number, ...] = (
 
 KEPT: dict[str, Number] = {number.key: number for number in _OF_KEPT}
 """The numbers of the boxes that a user keeps; :func:`det_ls.metrics.kept.kept_numbers` estimates them together."""
-DECLARED: tuple[tuple[Population, str], ...] = (("all", "AP"), ("kept", "squared_error"))
+DECLARED: tuple[tuple[Population, str], ...] = (("all", "AP"), ("kept", "absolute_gap"))
 """The two numbers whose comparison is declared in advance; all others are adjusted for being many."""
 NUMBERS: dict[str, Number] = {number.key: number for number in _ALL}
 HEADLINE: tuple[str, ...] = tuple(number.key for number in _ALL if number.headline)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.memory import paused_collection
 from det_ls.data.coco import Json
 from det_ls.metrics.matching import EXTRA_IOU_THRESHOLDS, SIZE_IOU, SIZES, _second_pass_thresholds, check_scores
 from det_ls.metrics.table import OVERLAPPING, Bools, DetectionTable, Floats, Ints
@@ -79,6 +80,7 @@ class HotcocoEvaluation:
         self.stats = np.array(evaluator.stats, np.float64)
         self.eval: dict[str, Any] = dict(evaluator.eval)
 
+    @paused_collection()
     def to_table(
         self, *, extra_iou_thresholds: Sequence[float] = EXTRA_IOU_THRESHOLDS, zero_overlap: bool | None = None
     ) -> DetectionTable:

@@ -77,6 +77,7 @@ class Number:
         headline: Whether an evaluation leads with it.
         biased: Whether sampling noise only adds to it, as to every binned error: its interval then says how much the
             estimate varies, not where the detector's true error lies.
+        optimistic: Whether few images flatter it, as its bootstrap replicates show: intervals take that off.
         floor: Whether it is shown beside what a perfectly calibrated detector would read.
         verdict: Whether a difference between two detectors says which is better. Not so for binned errors, whose bias
             depends on how sharp the scores are, for LaACE, which grows with their spread, and for parts of others.
@@ -99,6 +100,7 @@ class Number:
     signed: bool = False
     headline: bool = False
     biased: bool = False
+    optimistic: bool = False
     floor: bool = False
     verdict: bool = True
     population: Population = "all"

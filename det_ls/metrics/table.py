@@ -196,7 +196,7 @@ class DetectionTable:
                 )
         held = ", ".join(f"{0.0 if t == OVERLAPPING else t:g} ({a})" for t, a in self.matchings if t != 0)
         raise ValueError(
-            f"iou_threshold must be one that the table was matched at, {held}; got {iou_threshold:g} ({area})."
+            f"iou_threshold: expected one that the table was matched at ({held}), got {iou_threshold:g} ({area})."
         )
 
     def filter(self, keep: Bools) -> DetectionTable:

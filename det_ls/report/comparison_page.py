@@ -39,7 +39,7 @@ def write_comparison(path: str | Path, pair: PairedEvaluation, *, title: str, ex
     target = check_target(path, exist_ok)
     a, b, names = pair.a.metrics, pair.b.metrics, pair.names
     if a.protocol != b.protocol:
-        raise ValueError(f"a and b must share their protocol, got {a.protocol} and {b.protocol}.")
+        raise ValueError(f"a, b: expected the same protocol in both, got {a.protocol} and {b.protocol}.")
     found = differences(pair)
     several = len(pair.runs_a) > 1 or len(pair.runs_b) > 1
     sides = [
@@ -76,7 +76,7 @@ def write_comparison(path: str | Path, pair: PairedEvaluation, *, title: str, ex
         "names": names,
         "over_seeds": pair.seeds is not None,
         "findings": comparison_findings(pair, found),
-        "adjusted_note": adjusted_note(pair, found),
+        "adjusted_note": adjusted_note(found),
         "interval_note": _interval_note(pair),
         "of_all": " against ".join(population_text(e.metrics, "all", e.protocol) for e in (pair.b, pair.a)),
         "kept_boxes": [f"{e.metrics.kept.counts['boxes']:,}" for e in (pair.a, pair.b)],

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,11 +39,10 @@ def seeds_sentence(pair: PairedEvaluation) -> str:
     return f"Training seeds were measured: {many} runs an arm, {how}; verdicts are over seeds, not over images alone."
 
 
-def adjusted_note(pair: PairedEvaluation, found: Found) -> str:
+def adjusted_note(found: Found) -> str:
     """Say how many comparisons were declared, and how the others are adjusted.
 
     Args:
-        pair: The comparison.
         found: The differences.
 
     Returns:
@@ -55,25 +53,10 @@ def adjusted_note(pair: PairedEvaluation, found: Found) -> str:
     judged = [d for d in found.values() if not d.declared and d.verdict is not Verdict.UNJUDGED]
     declared = [label(d) for d in found.values() if d.declared]
     alpha = 1 - next(iter(found.values())).level
-    note = (
+    return (
         f"Declared in advance: {' and '.join(declared) or 'none'}, each judged by itself at {alpha:.0%}. The p-values "
         f"of the other {len(judged)} numbers that are judged are adjusted for being many (Holm 1979), so that the "
         f"chance of any false claim among them is at most {alpha:.0%}. Intervals are of one number each, not adjusted."
-    )
-    return f"{note} {_too_few(pair, len(judged), alpha)}".strip()
-
-
-def _too_few(pair: PairedEvaluation, judged: int, alpha: float) -> str:
-    """Say so where too few bootstrap samples leave no adjusted p-value small enough: the least p is 2 / (R + 1)."""
-    if pair.seeds is not None:
-        return ""
-    intervals = [c.interval for c in (*pair.comparisons.all.values(), *pair.comparisons.kept.values())]
-    replicates = max(i.replicates + i.undefined for i in intervals)
-    if 2 * judged / (replicates + 1) <= alpha:
-        return ""
-    enough = math.ceil(2 * judged / alpha / 100) * 100
-    return (
-        f"With {replicates:,} bootstrap samples none of these can be shown to differ: use bootstrap={enough} or more."
     )
 
 
@@ -169,7 +152,7 @@ def comparison_findings(pair: PairedEvaluation, found: Found) -> list[Finding]:
         Finding(
             "Everything else",
             f"{len(differing)} of {len(judged)} other numbers differ" if differing else "No other difference shown",
-            f"{listed}. {adjusted_note(pair, found)}" if listed else adjusted_note(pair, found),
+            f"{listed}. {adjusted_note(found)}" if listed else adjusted_note(found),
         )
     )
     return [*says, _thresholds(pair), *_training(pair), *group_findings(pair.a.protocol.get("groups"))]

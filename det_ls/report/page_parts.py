@@ -32,7 +32,7 @@ def check_target(path: str | Path, exist_ok: bool) -> Path:
     """
     target = Path(path)
     if target.exists() and not exist_ok:
-        raise FileExistsError(f"Expected path='{target}' to name no file without exist_ok, got one that exists.")
+        raise FileExistsError(f"path: expected a new file without exist_ok, got '{target}', which exists.")
     return target
 
 

@@ -198,13 +198,11 @@ def save(
         ValueError: A format is none of the three.
     """
     if unknown := [f for f in formats if f not in ("png", "svg", "pdf")]:
-        raise ValueError(f"formats must be of png, svg and pdf, got {unknown[0]!r}.")
+        raise ValueError(f"formats: expected png, svg or pdf, got {unknown[0]!r}.")
     paths = [Path(f"{stem}.{suffix}") for suffix in formats]
     for path in paths:
         if path.exists() and not exist_ok:
-            raise FileExistsError(
-                f"Expected stem='{stem}' to name no file without exist_ok, got '{path}', which exists."
-            )
+            raise FileExistsError(f"stem: expected new files without exist_ok, got '{path}', which exists.")
     contents = [render(figure, suffix, dpi=dpi) for suffix in formats]
     for path, content in zip(paths, contents, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ def comparison_text(pair: PairedEvaluation) -> str:
         *(_difference(d, pair) for d in declared),
         "others, adjusted for being many",
         *(_difference(d, pair) for d in (*kept, *whole)),
-        adjusted_note(pair, found),
+        adjusted_note(found),
     ]
     return ascii_text("\n".join(line for line in lines if line))
 

@@ -107,7 +107,7 @@ def write_table(
     if target.suffix not in forms:
         raise ValueError(f"path: expected a name that ends in .csv or .md, got '{target.name}'.")
     if target.exists() and not exist_ok:
-        raise FileExistsError(f"Expected path='{target}' to name no file without exist_ok, got one that exists.")
+        raise FileExistsError(f"path: expected a new file without exist_ok, got '{target}', which exists.")
     content = forms[target.suffix](header, rows)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, content.encode("utf-8"))

@@ -19,11 +19,6 @@ CALIBRATED = "not distinguishable from calibrated"
 LEAST_DECIMALS, MOST_DECIMALS = 3, 6
 
 _BETTER = {"higher": "higher", "lower": "lower", "zero": "closer to 0", "neither": ""}
-_METHODS = {
-    "bca": "bias-corrected and accelerated (BCa)",
-    "centred": "centred percentile",
-    "percentile": "percentile",
-}
 
 
 def better_text(about: Number) -> str:
@@ -148,11 +143,10 @@ def interval_note(intervals: Iterable[Interval], groups: int | None = None) -> s
         return "There are no intervals: how far chance could move the numbers cannot be read from this page."
     counts = sorted({i.replicates + i.undefined for i in known})
     replicates = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    most = max({i.method for i in known}, key=lambda m: sum(i.method == m for i in known))
     drawn = "images" if groups is None else f"{groups:,} groups of images"
     return (
-        f"Intervals are {known[0].level:.0%} {_METHODS.get(most, most)} intervals of {replicates} bootstrap samples of "
-        f"the {drawn}."
+        f"Intervals are {known[0].level:.0%} bootstrap intervals: percentiles of {replicates} samples of the {drawn}, "
+        "placed around the estimate."
     )
 
 

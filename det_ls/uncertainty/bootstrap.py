@@ -8,7 +8,7 @@ from det_ls.metrics.catalogue import KEPT, NUMBERS
 from det_ls.metrics.kept import KeptPlan
 from det_ls.metrics.number import Number, Population
 from det_ls.metrics.weighted import Progress
-from det_ls.uncertainty.intervals import LEAST_REPLICATES, Interval, bca_interval
+from det_ls.uncertainty.intervals import LEAST_REPLICATES, Interval, bootstrap_interval
 from det_ls.uncertainty.samples import Sample, draw, sample_numbers
 
 
@@ -54,7 +54,7 @@ def interval_of(sample: Sample, number: Number, level: float) -> Interval | None
         The interval, or None where nothing is defined.
     """
     of = "estimator" if number.biased else "value"
-    return bca_interval(sample.value, sample.replicates, sample.jackknife, level, of)
+    return bootstrap_interval(sample.value, sample.replicates, level, of, remove_bias=number.optimistic)
 
 
 def number_of(population: Population, key: str) -> Number:

@@ -16,7 +16,7 @@ from det_ls.metrics.number import Number, Population
 from det_ls.metrics.table import DetectionTable
 from det_ls.metrics.weighted import Progress
 from det_ls.uncertainty.bootstrap import number_of
-from det_ls.uncertainty.intervals import LEAST_REPLICATES, Interval, bca_interval, p_value
+from det_ls.uncertainty.intervals import LEAST_REPLICATES, Interval, bootstrap_interval, p_value
 from det_ls.uncertainty.multiplicity import holm
 from det_ls.uncertainty.samples import Sample, draw, sample_numbers
 
@@ -154,9 +154,11 @@ def compare_samples(
     differences: dict[tuple[Population, str], tuple[Sample, Interval, float]] = {}
     for which in a:
         change = b[which] - a[which]
-        interval = bca_interval(change.value, change.replicates, change.jackknife, level)
+        remove_bias = number_of(*which).optimistic
+        interval = bootstrap_interval(change.value, change.replicates, level, remove_bias=remove_bias)
         if interval is not None:
-            differences[which] = change, interval, p_value(change.value, change.replicates, change.jackknife)
+            p = p_value(change.value, change.replicates, remove_bias=remove_bias)
+            differences[which] = change, interval, p
     judged = {which: p for which, (_, _, p) in differences.items() if number_of(*which).verdict}
     others = holm({which: p for which, p in judged.items() if which not in DECLARED})
     found = {}

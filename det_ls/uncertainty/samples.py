@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Numbers with their bootstrap replicates and jackknife, all from one pass over weighted images.
+"""Numbers with their bootstrap replicates, all from one pass over weighted images.
 
 Images are drawn with replacement, since detections of one image are not independent of each other; where images come in
 groups (slices of a patient, frames of a video), the groups are drawn.
@@ -18,34 +18,29 @@ from det_ls.metrics.number import Population
 from det_ls.metrics.table import Floats
 from det_ls.metrics.weighted import Progress, Weights
 
-MOST_BLOCKS = 100
-
 
 @dataclass(frozen=True)
 class Draws:
-    """Image weights: every image once, then the replicates, then the jackknife.
+    """Image weights: every image once, then the replicates.
 
     Attributes:
-        weights: (I, 1 + R + J) how often each image counts.
-        replicates: Number of replicates R.
+        weights: (I, 1 + R) how often each image counts.
         groups: Number of groups that were drawn.
     """
 
     weights: Weights
-    replicates: int
     groups: int
 
     def split(self, values: Floats) -> Sample:
         """Split the estimates of one number.
 
         Args:
-            values: (1 + R + J,) estimates.
+            values: (1 + R,) estimates.
 
         Returns:
-            The number, its replicates and its jackknife.
+            The number and its replicates.
         """
-        r = self.replicates
-        return Sample(float(values[0]), values[1 : r + 1], values[r + 1 :])
+        return Sample(float(values[0]), values[1:])
 
 
 @dataclass(frozen=True)
@@ -55,16 +50,14 @@ class Sample:
     Attributes:
         value: The number itself, NaN where undefined.
         replicates: (R,) bootstrap replicates.
-        jackknife: (J,) the number without each block of groups.
     """
 
     value: float
     replicates: Floats
-    jackknife: Floats
 
     def __sub__(self, other: Sample) -> Sample:
         """Subtract another detector's number on the same draws."""
-        return Sample(self.value - other.value, self.replicates - other.replicates, self.jackknife - other.jackknife)
+        return Sample(self.value - other.value, self.replicates - other.replicates)
 
 
 def image_weights(
@@ -94,7 +87,7 @@ def image_weights(
 
 
 def draw(n_images: int, replicates: int, seed: int, group: NDArray[np.integer] | None = None) -> Draws:
-    """Draw replicates, and lay out the jackknife over blocks of groups.
+    """Draw replicates.
 
     Args:
         n_images: Number of images I.
@@ -105,13 +98,9 @@ def draw(n_images: int, replicates: int, seed: int, group: NDArray[np.integer] |
     Returns:
         The draws.
     """
-    own = np.arange(n_images) if group is None else np.asarray(group)
-    n = int(own.max()) + 1 if n_images else 0
-    blocks = min(n, MOST_BLOCKS)
-    block = np.random.default_rng([seed, 1]).permutation(n) % max(blocks, 1)
-    left = (block[own][:, None] != np.arange(blocks)).astype(np.uint16)
+    groups = n_images if group is None or not n_images else int(group.max()) + 1
     ones = np.ones((n_images, 1), np.uint16)
-    return Draws(np.concatenate([ones, image_weights(n_images, replicates, seed, group), left], axis=1), replicates, n)
+    return Draws(np.concatenate([ones, image_weights(n_images, replicates, seed, group)], axis=1), groups)
 
 
 def sample_numbers(plan: KeptPlan, draws: Draws, *, progress: Progress = iter) -> dict[tuple[Population, str], Sample]:

@@ -12,7 +12,7 @@ from det_ls.metrics.catalogue import DECLARED
 from det_ls.metrics.number import Population
 from det_ls.metrics.table import Floats
 from det_ls.uncertainty.bootstrap import number_of
-from det_ls.uncertainty.intervals import Interval, bca_interval
+from det_ls.uncertainty.intervals import Interval, bootstrap_interval
 from det_ls.uncertainty.multiplicity import holm
 from det_ls.uncertainty.paired import Verdict, judge
 from det_ls.uncertainty.samples import Sample
@@ -87,7 +87,7 @@ def compare_seeds(
     for which, (difference, low, high, p) in spans.items():
         number, declared = number_of(*which), which in DECLARED
         change = _mean([run[which] for run in b]) - _mean([run[which] for run in a])
-        images = bca_interval(change.value, change.replicates, change.jackknife, level)
+        images = bootstrap_interval(change.value, change.replicates, level, remove_bias=number.optimistic)
         adjusted = p if declared else others.get(which)
         found[which] = SeedComparison(
             number.key,
@@ -140,5 +140,4 @@ def _mean(samples: Sequence[Sample]) -> Sample:
     return Sample(
         float(np.mean([s.value for s in samples])),
         np.mean([s.replicates for s in samples], axis=0),
-        np.mean([s.jackknife for s in samples], axis=0),
     )

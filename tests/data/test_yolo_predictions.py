@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from ultralytics import YOLO
 
 from det_ls.data.ground_truth import GroundTruth, ground_truth_for
@@ -51,6 +52,16 @@ def test_an_image_without_a_file_has_no_detections_and_folders_may_be_nested(
     assert found == {"image_id": 2, "category_id": 3, "bbox": [24.0, 16.0, 16.0, 32.0], "score": 0.75}
 
 
+def test_the_size_of_each_image_is_its_own(truth: GroundTruth, tmp_path: Path) -> None:
+    Image.new("RGB", (80, 40)).save(tmp_path / "wide.png")
+    Image.new("RGB", (20, 60)).save(tmp_path / "tall.png")
+    for name in ("wide", "tall"):
+        (tmp_path / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.25 0.5\n")
+    two = GroundTruth(truth.coco, {str(tmp_path / "tall.png"): 1, str(tmp_path / "wide.png"): 2}, "labels")
+    found = read_yolo_predictions(tmp_path, two, CATEGORIES)
+    assert [(d["image_id"], d["bbox"]) for d in found] == [(1, [5.0, 22.5, 10.0, 15.0]), (2, [20.0, 15.0, 40.0, 10.0])]
+
+
 def test_equal_names_are_told_apart_by_their_folders_or_refused(truth: GroundTruth, tmp_path: Path) -> None:
     two = GroundTruth(truth.coco, {"/d/a/1.png": 1, "/d/b/1.png": 2}, "labels")
     for folder in ("a", "b"):
@@ -68,10 +79,10 @@ def test_equal_names_are_told_apart_by_their_folders_or_refused(truth: GroundTru
 def test_wrong_folders_are_named(truth: GroundTruth, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="got '.*nowhere', which is none"):
         read_yolo_predictions(tmp_path / "nowhere", truth, CATEGORIES)
-    with pytest.raises(ValueError, match="to hold YOLO text files, got none"):
+    with pytest.raises(ValueError, match="predictions: expected YOLO text files in '.*', got none"):
         read_yolo_predictions(tmp_path, truth, CATEGORIES)
     (tmp_path / "train_7.txt").write_text("")
-    with pytest.raises(ValueError, match="to be named as the split's images, got 'train_7.txt'"):
+    with pytest.raises(ValueError, match="files that are named as the split's images, got 'train_7.txt'"):
         read_yolo_predictions(tmp_path, truth, CATEGORIES)
 
 
@@ -92,5 +103,5 @@ def test_wrong_folders_are_named(truth: GroundTruth, tmp_path: Path) -> None:
 def test_a_bad_line_is_named(line: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text(f"1 0.5 0.5 0.2 0.2 0.5\n{line}\n")
-    with pytest.raises(ValueError, match=f"^Line 2 of prediction file '.*a.txt' is not valid: .*{message}"):
+    with pytest.raises(ValueError, match=f"^predictions: '.*a.txt', line 2: .*{message}"):
         read_prediction_file(file, 3)

@@ -21,17 +21,19 @@ def evaluation() -> Evaluation:
     return evaluate_detections(*ordinary_set(), bootstrap=100)
 
 
-def test_a_summary_has_each_headline_with_interval_and_floor(evaluation: Evaluation) -> None:
+def test_a_summary_has_each_headline_with_its_boxes_interval_and_floor(evaluation: Evaluation) -> None:
     head, columns, *lines = summary(evaluation).splitlines()
     assert "12 images" in head
     assert "95% interval" in columns
-    assert [line.split()[0] for line in lines] == list(HEADLINE)
-    by_key = {line.split()[0]: line.split()[1:] for line in lines}
-    for key in HEADLINE:
-        value, interval = evaluation.metrics.values[key], evaluation.metrics.intervals[key]
-        assert by_key[key][:4] == [f"{value:.4f}", f"{interval.low:.4f}", "to", f"{interval.high:.4f}"]
-        floor = evaluation.metrics.floors.get(key)
-        assert by_key[key][4:] == ([] if floor is None else [f"{floor.p95:.4f}"])
+    cells = {tuple(line.split()[:2]): line.split()[2:] for line in lines}
+    assert len(cells) == len(lines)
+    assert [key for boxes, key in cells if boxes == "all"] == list(HEADLINE)
+    assert {("kept", "precision"), ("kept", "LaECE0")} < cells.keys()
+    for (boxes, key), (value, low, _, high, *floor) in cells.items():
+        found = evaluation.metrics if boxes == "all" else evaluation.metrics.kept
+        interval = found.intervals[key]
+        assert (value, low, high) == (f"{found.values[key]:.4f}", f"{interval.low:.4f}", f"{interval.high:.4f}")
+        assert floor == ([f"{found.floors[key].p95:.4f}"] if key in found.floors else [])
     assert summary(evaluation).isascii()
 
 
@@ -45,8 +47,8 @@ def test_a_brief_has_about_ten_lines_and_no_sentence(evaluation: Evaluation) -> 
 def test_what_is_undefined_is_a_dash() -> None:
     gt, _ = hard_set()
     empty = evaluate_detections(gt, [])
-    line = next(line for line in summary(empty).splitlines() if line.split()[:1] == ["brier"])
-    assert line.split() == ["brier", "-"]
+    line = next(line for line in summary(empty).splitlines() if line.split()[:2] == ["all", "brier"])
+    assert line.split() == ["all", "brier", "-"]
 
 
 def test_the_notebooks_table_is_well_formed_and_escaped(evaluation: Evaluation) -> None:
@@ -54,18 +56,20 @@ def test_the_notebooks_table_is_well_formed_and_escaped(evaluation: Evaluation) 
     table = ElementTree.fromstring(as_html(named))
     assert "<a & b>.pt" in (table.findtext("caption") or "")
     rows = table.findall("tbody/tr")
-    assert [row.findtext("th") for row in rows] == list(HEADLINE)
-    assert rows[0].findtext("td") == f"{evaluation.metrics.values['AP']:.4f}"
+    cells = [[cell.text or "" for cell in row] for row in rows]
+    assert [row[1] for row in cells if row[0] == "all"] == list(HEADLINE)
+    assert f"{evaluation.metrics.values['AP']:.4f}" in next(row for row in cells if row[:2] == ["all", "AP"])
 
 
 def test_data_frames_hold_every_number_and_class(evaluation: Evaluation) -> None:
     pytest.importorskip("polars")
     frame = to_dataframe(evaluation, library="polars")
-    numbers = {row["key"]: row for row in frame.to_dicts()}
-    assert numbers.keys() == evaluation.metrics.values.keys()
-    assert numbers["AP"]["value"] == evaluation.metrics.values["AP"]
-    assert numbers["AP"]["low"] == evaluation.metrics.intervals["AP"].low
-    assert numbers["LaECE0"]["floor_p95"] == evaluation.metrics.floors["LaECE0"].p95
+    rows = {(row["boxes"], row["key"]): row for row in frame.to_dicts()}
+    for boxes, found in (("all", evaluation.metrics), ("kept", evaluation.metrics.kept)):
+        assert [key for which, key in rows if which == boxes] == list(found.values)
+        assert {key: rows[boxes, key]["value"] for key in found.values} == found.values
+        assert rows[boxes, "LaECE0"]["low"] == found.intervals["LaECE0"].low
+        assert rows[boxes, "LaECE0"]["floor_p95"] == found.floors["LaECE0"].p95
     classes = to_dataframe(evaluation, "classes", library="polars")
     assert classes["name"].to_list() == ["class 1", "class 2", "class 3"]
     assert classes["AP"].to_list() == [entry["AP"] for entry in evaluation.metrics.per_class]

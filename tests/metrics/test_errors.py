@@ -154,7 +154,7 @@ def test_boxes_of_other_detections_are_refused() -> None:
     detections = [found(1, 0, 0.9)]
     table = build_table(GT, detections)
     boxes = table_boxes(table, detections, GT)
-    with pytest.raises(ValueError, match="detections must be the 1 that were evaluated, got 2"):
+    with pytest.raises(ValueError, match="detections: expected the 1 that were evaluated, got 2"):
         table_boxes(table, detections * 2, GT)
     with pytest.raises(ValueError, match="none with id 12"):
         table_boxes(table, detections, {"annotations": GT["annotations"][:1]})

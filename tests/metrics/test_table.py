@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from det_ls.evaluation.measure import HEADLINE, detection_metrics
 from det_ls.metrics.average_precision import WeightedAP
 from det_ls.metrics.matching import build_table, evaluate_checked, table_from_coco
-from det_ls.uncertainty.bootstrap import image_weights
+from det_ls.uncertainty.samples import image_weights
 
 Json = dict[str, Any]
 
@@ -166,6 +166,21 @@ def test_weighted_average_precision_equals_a_set_with_images_repeated(seed: int)
     assert WeightedAP(table)(weights) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("digits", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_ties_are_broken_as_in_a_real_resample(seed: int, digits: int) -> None:
+    gt, detections = hard_set(seed)
+    detections = [{**d, "score": round(d["score"], digits)} for d in detections]
+    table = build_table(gt, detections)
+    weights = image_weights(table.n_images, 1, seed + 1)[:, 0]
+    repeated = repeat_images(gt, detections, dict(zip(table.image_ids, weights.tolist(), strict=True)))
+    expected = evaluate_checked(*repeated).stats
+    by_class = WeightedAP(table)(weights)
+    known = ~np.isnan(by_class[0])
+    assert by_class[:, known].mean() == pytest.approx(expected[0], abs=1e-12)
+    assert by_class[0, known].mean() == pytest.approx(expected[1], abs=1e-12)
+
+
 def repeat_images(gt: Json, detections: list[Json], weights: dict[int, int]) -> tuple[Json, list[Json]]:
     """Write a weighted set out: copies of an image lie side by side in the order of the ids."""
 
@@ -185,7 +200,7 @@ def test_a_score_that_is_no_probability_is_an_error_that_names_the_image(score: 
 
 
 def test_a_table_says_which_thresholds_it_has() -> None:
-    with pytest.raises(ValueError, match=r"iou_threshold must be one .* 0\.1 \(all\).*got 0\.3"):
+    with pytest.raises(ValueError, match=r"iou_threshold: expected one .* 0\.1 \(all\).*got 0\.3"):
         build_table(*one_object()).matches(0.3)
 
 
@@ -237,7 +252,7 @@ def test_a_crowd_absorbs_detections_and_is_no_object() -> None:
 def test_no_ground_truth_leaves_every_number_undefined_with_a_reason(protocol: str) -> None:
     gt, detections = one_object()
     gt["annotations"] = []
-    result = detection_metrics(gt, detections, protocol=protocol, bootstrap=5)
+    result = detection_metrics(gt, detections, protocol=protocol, bootstrap=100)
     absent = -1 if protocol == "reference" else None
     for key in HEADLINE:
         assert result.values[key] == (absent if key.startswith("AP") else None), key
@@ -248,7 +263,7 @@ def test_no_ground_truth_leaves_every_number_undefined_with_a_reason(protocol: s
 
 def test_no_detections_is_the_worst_but_not_an_error() -> None:
     gt, _ = one_object()
-    result = detection_metrics(gt, [], bootstrap=5)
+    result = detection_metrics(gt, [], bootstrap=100)
     assert (result.values["AP"], result.values["LRP"], result.values["oLRP"]) == (0.0, 1.0, 1.0)
     for key in ("LaECE0", "DECE", "brier", "nll", "auroc", "signed_gap"):
         assert (result.values[key], result.reasons[key]) == (None, "no detections"), key
@@ -257,7 +272,7 @@ def test_no_detections_is_the_worst_but_not_an_error() -> None:
 def test_neither_objects_nor_detections_succeeds() -> None:
     gt, _ = one_object()
     gt["annotations"] = []
-    result = detection_metrics(gt, [], bootstrap=3)
+    result = detection_metrics(gt, [], bootstrap=100)
     assert all(value is None for value in result.values.values())
     assert set(result.reasons) == set(result.values)
 

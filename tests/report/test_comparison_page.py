@@ -131,15 +131,6 @@ def test_findings_list_the_declared_verdicts_and_what_else_survives(single: Pair
     assert none[0].lead == "Nothing can be compared"
 
 
-def test_too_few_samples_to_show_anything_is_said(single: PairedEvaluation, several: PairedEvaluation) -> None:
-    few = replace(several, seeds=None)
-    said = comparison_findings(few, differences(few))[2].text
-    assert re.search(
-        r"With 100 bootstrap samples none of these can be shown to differ: use bootstrap=\d+ or more", said
-    )
-    assert "bootstrap=" not in comparison_findings(single, differences(single))[2].text
-
-
 def test_several_runs_show_intervals_over_seeds_images_beside_and_each_value(
     several: PairedEvaluation, tmp_path: Path
 ) -> None:

@@ -234,11 +234,11 @@ def test_is_written_completely_or_not_at_all(
 
 
 def test_other_detections_or_objects_are_refused(made: tuple[Evaluation, Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="detections must be the 15"):
+    with pytest.raises(ValueError, match="detections: expected the 15"):
         write_report(tmp_path / "r.html", replace(made[0], detections=made[0].detections[1:]), title="t")
     truth = made[0].ground_truth
     fewer = replace(made[0], ground_truth={**truth, "annotations": truth["annotations"][1:]})
-    with pytest.raises(ValueError, match="ground_truth must hold"):
+    with pytest.raises(ValueError, match="ground_truth: expected the objects"):
         write_report(tmp_path / "r.html", fewer, title="t")
     assert list(tmp_path.iterdir()) == []
 

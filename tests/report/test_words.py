@@ -44,10 +44,10 @@ def test_zero_has_no_sign() -> None:
     assert number(-0.0001, signed=True, decimals=3) == number(0.0001, signed=True, decimals=3) == "0.000"
 
 
-def test_the_note_names_the_method_the_samples_and_what_was_drawn() -> None:
-    made = [Interval(0.1, 0.2, 0.9, 499, 1, "value", "bca"), Interval(0.1, 0.2, 0.9, 500, 0, "value", "bca")]
+def test_the_note_names_the_level_the_samples_and_what_was_drawn() -> None:
+    made = [Interval(0.1, 0.2, 0.9, 499, 1, "value"), Interval(0.1, 0.2, 0.9, 500, 0, "value")]
     note = interval_note(made, 12)
-    for words in ("90%", "BCa", "500 bootstrap samples", "12 groups of images"):
+    for words in ("90%", "500 samples", "12 groups of images"):
         assert words in note
     assert "There are no intervals" in interval_note([])
 
