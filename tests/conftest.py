@@ -145,3 +145,9 @@ def quick(tmp_path: Path) -> dict[str, object]:
         "project": str(tmp_path / "runs"),
         "seed": 3,
     }
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out an evaluation's pictures, which take most of the time, where a test is about something else."""
+    monkeypatch.setattr("det_ls.report.figures.PICTURES", ())
