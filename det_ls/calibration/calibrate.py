@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from det_ls.base.arguments import check_flag, check_integer
+from det_ls.base.types import Json
 from det_ls.calibration.crossfit import FOLDS
 from det_ls.calibration.files import groups_of, versions
 from det_ls.calibration.fold import (
@@ -31,7 +32,7 @@ from det_ls.calibration.methods import FOLDING, METHODS, Recipe
 from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE, Calibration
 from det_ls.calibration.smoothing import kept_shares
 from det_ls.calibration.table import calibrate_table, desmooth_table
-from det_ls.data.coco import Json, coco_evaluate
+from det_ls.data.coco import coco_evaluate
 from det_ls.data.ground_truth import GroundTruth, ground_truth_for
 from det_ls.data.groups import GroupSpec
 from det_ls.data.locate import check_dataset

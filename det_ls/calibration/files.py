@@ -12,6 +12,7 @@ import numpy as np
 
 from det_ls.base.arguments import check_flag, check_integer
 from det_ls.base.files import write_json
+from det_ls.base.types import Json
 from det_ls.base.version import __version__
 from det_ls.calibration.crossfit import FOLDS
 from det_ls.calibration.maps import CalibrationMap, Ints, class_positions, logit
@@ -19,7 +20,7 @@ from det_ls.calibration.methods import Recipe
 from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE, Calibration
 from det_ls.calibration.sidecar import read_map
 from det_ls.calibration.table import calibrate_table
-from det_ls.data.coco import Json, coco_evaluate, load_coco, read_detections, read_ground_truth
+from det_ls.data.coco import coco_evaluate, load_coco, read_detections, read_ground_truth
 from det_ls.data.groups import GroupSpec, groups_for
 from det_ls.evaluation.results import check_save_dir
 from det_ls.metrics.matching import check_scores, table_from_coco

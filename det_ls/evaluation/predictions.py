@@ -23,6 +23,7 @@ from ultralytics.data import YOLODataset
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG_DICT, YAML, ops
 
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.data.ground_truth import image_size
 from det_ls.evaluation.detector import Detector, load_detector, plain_names
 from det_ls.evaluation.settings import PredictionSettings
@@ -206,8 +207,8 @@ class _ImageDataset(YOLODataset):
         try:
             return super().load_image(i, *args, **kwargs)
         except FileNotFoundError as error:  # stock's answer to any file that OpenCV cannot decode
-            raise ValueError(
-                f"Expected '{self.im_files[i]}' to be an image, got one that cannot be decoded."
+            raise ArgumentError(
+                f"images: expected an image, got '{self.im_files[i]}', which cannot be decoded."
             ) from error
 
 
@@ -314,15 +315,15 @@ def _look_up(raw: torch.Tensor, cls: torch.Tensor, score: torch.Tensor) -> torch
 def _head(detector: Detector, end2end: bool | None) -> dict[str, Any]:
     """Translate the choice of head into this version's argument."""
     if end2end is not None and not isinstance(end2end, bool):
-        raise TypeError(f"Expected end2end to be True, False or None, got {end2end!r}.")
+        raise ArgumentTypeError(f"end2end: expected True, False or None, got {end2end!r}.")
     if not detector.end2end:
         if end2end:
-            raise ValueError("Expected end2end=True only for a model with an NMS-free head, got one without.")
+            raise ArgumentError("end2end: expected a model with an NMS-free head for True, got one without.")
         return {}
     use = end2end is not False
     module: Any = detector.model
     if not use and module.model[-1].cv2 is None:  # removed when a model is fused for inference
-        raise ValueError("Expected end2end=False only for a model with its one-to-many head, got one without.")
+        raise ArgumentError("end2end: expected a model with its one-to-many head for False, got one without.")
     if "end2end" in DEFAULT_CFG_DICT:
         return {"end2end": use}
     return {"nms": False if use else None}
