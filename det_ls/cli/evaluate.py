@@ -31,12 +31,15 @@ def val(words: Sequence[str]) -> None:
     Raises:
         TypeError: If a word is no ``key=value`` or a key is unknown.
     """
+    from det_ls.cli.calibrate import calibration_line
     from det_ls.evaluation.evaluate import evaluate
 
     arguments = _arguments(words, "val", inspect.signature(evaluate).parameters, ("model", "data"))
     folder = _folder(arguments, "val")
     _check_outputs(folder, arguments.get("exist_ok", False))
     evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments}, save_dir=folder)
+    if calibrated := calibration_line(arguments["model"]):
+        print(calibrated)
     title = f"{_name(arguments['model'])} on {_name(arguments['data'])}"
     _report(evaluation, folder, title, bool(arguments.get("exist_ok")))
 

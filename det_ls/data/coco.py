@@ -12,7 +12,7 @@ import gzip
 import io
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.arguments import examples
+from det_ls.base.errors import DataError, MissingFileError
 from det_ls.base.memory import paused_collection
+from det_ls.base.types import ImageId, Json
+from det_ls.data.stems import ids_by_stem
 
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
 
-Json = dict[str, Any]
-ImageId = int | str
 Floats = NDArray[np.float64]
 
 LARGEST_ID = 2**53  # of those that a float holds exactly
@@ -51,12 +53,12 @@ def load_coco(source: object, what: str) -> Any:
         return source
     path = Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"{what}: expected a COCO JSON file, got '{path}', which does not exist.")
+        raise MissingFileError(f"{what}: expected a COCO JSON file, got '{path}', which does not exist.")
     try:
         content = path.read_bytes()
         return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     except (ValueError, EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{what}: expected a JSON file, got '{path}', which cannot be read as one.") from error
+        raise DataError(f"{what}: expected a JSON file, got '{path}', which cannot be read as one.") from error
 
 
 @paused_collection()
@@ -81,7 +83,7 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
     raw = load_coco(source, what)
     keys = ("images", "annotations", "categories")
     if not isinstance(raw, Mapping) or not all(isinstance(raw.get(key), list) for key in keys):
-        raise ValueError(f"{what}: expected COCO instances with lists of {', '.join(keys)}, got something else.")
+        raise DataError(f"{what}: expected COCO instances with lists of {', '.join(keys)}, got something else.")
     images, categories = list(raw["images"]), list(raw["categories"])
     image_ids = _unique_ids(images, f"{what}.images")
     category_ids = _unique_ids(categories, f"{what}.categories")
@@ -91,13 +93,13 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
     boxes = _boxes(annotations, f"{what}.annotations")
     areas = _numbers([a.get("area", w * h) for a, (_, _, w, h) in zip(annotations, boxes, strict=True)])
     if areas is None or not np.isfinite(areas).all():
-        raise ValueError(f"{what}.annotations: expected every area to be a finite number, got something else.")
+        raise DataError(f"{what}.annotations: expected every area to be a finite number, got something else.")
     ids = [a.get("id") for a in annotations]
     if not all(isinstance(i, int) and 0 < i <= LARGEST_ID for i in ids) or len(set(ids)) != len(ids):
         ids = list(range(1, len(annotations) + 1))
     names = [str(c.get("name", c["id"])) for c in categories]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{what}.categories: expected different names, got {examples(repeated)} repeatedly.")
+        raise DataError(f"{what}.categories: expected different names, got {examples(repeated)} repeatedly.")
     return {
         "images": [
             {"id": plain_id(i["id"]), **{k: i[k] for k in ("file_name", "width", "height") if k in i}} for i in images
@@ -137,11 +139,9 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
         ValueError: If it is not a list of detections, if an image or category id is unknown to the ground truth, if a
             stem is that of several images, or if a box or score is not a finite number.
     """
-    from det_ls.data.image_names import ids_by_stem  # which imports this module
-
     raw = load_coco(source, what)
     if not isinstance(raw, Sequence) or isinstance(raw, (str, bytes)):
-        raise ValueError(f"{what}: expected a list of COCO results, got {type(raw).__name__}.")
+        raise DataError(f"{what}: expected a list of COCO results, got {type(raw).__name__}.")
     detections = list(raw)
     if (ids := ids_by_stem(detections, gt, what)) is not None:
         detections = [{**d, "image_id": i} for d, i in zip(detections, ids, strict=True)]
@@ -151,7 +151,7 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
     scores = _numbers([d.get("score") for d in detections])
     if scores is None or not np.isfinite(scores).all():
         bad = [d["image_id"] for d in detections if not _finite([d.get("score")])]
-        raise ValueError(f"{what}: expected every score to be a finite number, got others in image {examples(bad)}.")
+        raise DataError(f"{what}: expected every score to be a finite number, got others in image {examples(bad)}.")
     return [
         {
             "image_id": plain_id(d["image_id"]),
@@ -191,27 +191,6 @@ def coco_evaluate(gt: Json, detections: Sequence[Json]) -> COCOeval:
     return evaluator
 
 
-def examples(items: Iterable[object], limit: int = 3) -> str:
-    """Show a few of many items in an error message.
-
-    Args:
-        items: At least one item.
-        limit: How many to show.
-
-    Returns:
-        The items and how many more there are.
-
-    Examples:
-        >>> examples(["a", "b", "c", "d", "e"])
-        "'a', 'b', 'c' and 2 more"
-        >>> examples([7])
-        '7'
-    """
-    shown = [repr(item) for item in items]
-    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
-    return ", ".join(shown[:limit]) + more
-
-
 def plain_id(identifier: Any) -> ImageId:
     """Return an id that JSON can hold, which numpy's integers are not.
 
@@ -227,13 +206,13 @@ def plain_id(identifier: Any) -> ImageId:
 def _unique_ids(entries: Sequence[Any], what: str) -> list[Any]:
     """Return the ids of images or categories, which have to be distinct and either all integers or all strings."""
     if not entries:
-        raise ValueError(f"{what}: expected at least one entry, got none.")
+        raise DataError(f"{what}: expected at least one entry, got none.")
     ids: list[Any] = [entry.get("id") if isinstance(entry, Mapping) else None for entry in entries]
     if not (all(isinstance(i, Integral) for i in ids) or all(isinstance(i, str) for i in ids)):
         bad = [i for i in ids if not isinstance(i, Integral)]
-        raise ValueError(f"{what}: expected ids that are all integers or all strings, got {examples(bad)}.")
+        raise DataError(f"{what}: expected ids that are all integers or all strings, got {examples(bad)}.")
     if repeated := [i for i, count in Counter(ids).items() if count > 1]:
-        raise ValueError(f"{what}: expected different ids, got {examples(repeated)} repeatedly.")
+        raise DataError(f"{what}: expected different ids, got {examples(repeated)} repeatedly.")
     return ids
 
 
@@ -241,7 +220,7 @@ def _check_references(entries: Sequence[Any], key: str, known: Sequence[Any], wh
     """Raise unless every entry is a mapping whose ``key`` is one of the known ids."""
     if not all(issubclass(kind, Mapping) for kind in set(map(type, entries))):
         bad = [entry for entry in entries if not isinstance(entry, Mapping)]
-        raise ValueError(f"{what}: expected mappings as entries, got {examples(bad)}.")
+        raise DataError(f"{what}: expected mappings as entries, got {examples(bad)}.")
     values = [entry.get(key) for entry in entries]
     valid = set(known)
     try:
@@ -250,7 +229,7 @@ def _check_references(entries: Sequence[Any], key: str, known: Sequence[Any], wh
     except TypeError:  # a list, say
         unknown = [value for value in values if not isinstance(value, Hashable)]
     if unknown:
-        raise ValueError(
+        raise DataError(
             f"{what}: expected every {key} to be one of the ground truth's ids (such as {known[0]!r}), "
             f"got {examples(unknown)}."
         )
@@ -264,7 +243,7 @@ def _boxes(entries: Sequence[Any], what: str) -> list[list[float]]:
     boxes = _numbers(rows)
     if boxes is None or boxes.ndim != 2 or boxes.shape[1] != 4 or not _valid_boxes(boxes):
         bad = [e["image_id"] for e, row in zip(entries, rows, strict=True) if not _is_box(row)]
-        raise ValueError(
+        raise DataError(
             f"{what}: expected every bbox to be four finite numbers [left, top, width, height] with no negative "
             f"size, got others in image {examples(bad)}."
         )

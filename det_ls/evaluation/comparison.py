@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from det_ls.base.arguments import check_integer
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.base.files import write_json
 from det_ls.evaluation.evaluate import DETECTION_SETTINGS, evaluate, evaluate_detections
 from det_ls.evaluation.results import Evaluation, check_save_dir
@@ -138,14 +139,16 @@ def compare(
     names = _names(arms[0][0], arms[1][0]) if names is None else names
     _check_names(names)
     if given := [key for key in ("save_dir", "exist_ok") if key in settings]:
-        raise TypeError(f"{given[0]}: expected as an argument of the comparison's save(), got it with the settings.")
+        raise ArgumentTypeError(
+            f"{given[0]}: expected as an argument of the comparison's save(), got it with the settings."
+        )
     measured: dict[str, Any] = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
     if data is not None:
         runs = [[evaluate(m, data, annotations=annotations, **measured, **settings) for m in arm] for arm in arms]
     elif annotations is None:
-        raise TypeError("data: expected a data set, or annotations to compare COCO results on, got neither.")
+        raise ArgumentTypeError("data: expected a data set, or annotations to compare COCO results on, got neither.")
     elif other := [key for key in settings if key not in DETECTION_SETTINGS]:
-        raise TypeError(f"{', '.join(other)}: expected data=... with settings of the predictions, got none.")
+        raise ArgumentTypeError(f"{', '.join(other)}: expected data=... with settings of the predictions, got none.")
     else:
         runs = [[evaluate_detections(annotations, d, **measured, **settings) for d in arm] for arm in arms]
     plans = [[run.metrics.kept.plan for run in arm] for arm in runs]
@@ -181,9 +184,9 @@ def check_comparison_dir(folder: str | Path, exist_ok: bool) -> None:
 def _check_names(names: object) -> None:
     """Raise unless there are two different names."""
     if isinstance(names, str) or not isinstance(names, Sequence) or [type(name) for name in names] != [str, str]:
-        raise TypeError(f"names: expected two names, got {names!r}.")
+        raise ArgumentTypeError(f"names: expected two names, got {names!r}.")
     if names[0] == names[1]:
-        raise ValueError(f"names: expected two different names, got {names[0]!r} twice.")
+        raise ArgumentError(f"names: expected two different names, got {names[0]!r} twice.")
 
 
 def _names(a: object, b: object) -> tuple[str, str]:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from det_ls.base.arguments import check_flag, check_integer
-from det_ls.data.coco import ImageId
+from det_ls.base.errors import ArgumentError
+from det_ls.base.types import ImageId
 from det_ls.data.ground_truth import ground_truth_for, list_images
 from det_ls.data.groups import GroupSpec
 from det_ls.evaluation.classes import category_ids, merge_classes, single_class_name
@@ -125,7 +126,7 @@ def evaluate(
         check_save_dir(save_dir, exist_ok)
     predicting = PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end)
     if split_thresholds == split:
-        raise ValueError(f"split_thresholds: expected another split than split, got {split_thresholds!r} for both.")
+        raise ArgumentError(f"split_thresholds: expected another split than split, got {split_thresholds!r} for both.")
     detector = load_detector(model)
     if single_cls is None:
         single_cls = bool(training_record(detector.file, detector.train_args).single_cls)
@@ -184,7 +185,7 @@ def evaluate(
 def _sample(source: Any, size: int, seed: int, folder: Path) -> str:
     """Write the list of a sample of a split's images and return the list's path."""
     if not source:
-        raise ValueError("train_images: expected data with a train split, got none.")
+        raise ArgumentError("train_images: expected data with a train split, got none.")
     images = list_images(source)
     chosen = np.random.default_rng(seed).permutation(len(images))[:size]
     file = folder / "train.txt"

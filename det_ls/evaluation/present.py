@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
+from det_ls.base.errors import ArgumentError, MissingPackageError
 from det_ls.metrics.catalogue import HEADLINE, KEPT
 
 if TYPE_CHECKING:
@@ -126,13 +127,15 @@ def to_dataframe(evaluation: Measured, table: str = "numbers", library: str | No
         ValueError: If there is no such table or library.
     """
     if table not in TABLES:
-        raise ValueError(f"table: expected one of {', '.join(TABLES)}, got {table!r}.")
+        raise ArgumentError(f"table: expected one of {', '.join(TABLES)}, got {table!r}.")
     if library is not None and library not in LIBRARIES:
-        raise ValueError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}.")
+        raise ArgumentError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}.")
     wanted = LIBRARIES if library is None else (library,)
     found = next((name for name in wanted if find_spec(name) is not None), None)
     if found is None:
-        raise ImportError(f"library: expected {' or '.join(wanted)} to be installed for a data frame, got none.")
+        raise MissingPackageError(
+            f"library: expected {' or '.join(wanted)} to be installed for a data frame, got none."
+        )
     rows = [dict(row) for row in evaluation.metrics.per_class] if table == "classes" else _rows(evaluation.metrics)
     columns = {key: [row[key] for row in rows] for key in rows[0]}
     frame: Callable[[Mapping[str, Any]], Any] = import_module(found).DataFrame

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from det_ls.base.arguments import check_flag
+from det_ls.base.arguments import check_flag, examples
+from det_ls.base.errors import ExistingFileError
 from det_ls.base.files import write_json
-from det_ls.data.coco import ImageId, Json, examples
+from det_ls.base.types import ImageId, Json
 from det_ls.evaluation import present
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.metrics.catalogue import COCO_STATS, HEADLINE
@@ -167,9 +168,9 @@ def check_save_dir(folder: str | Path, exist_ok: bool, files: Iterable[str] = RE
     check_flag("exist_ok", exist_ok)
     path = Path(folder)
     if path.exists() and not path.is_dir():
-        raise FileExistsError(f"save_dir: expected a folder, got '{path}', which is a file.")
+        raise ExistingFileError(f"save_dir: expected a folder, got '{path}', which is a file.")
     there = [name for name in files if (path / name).exists()]
     if there and not exist_ok:
-        raise FileExistsError(
+        raise ExistingFileError(
             f"save_dir: expected a folder without results unless exist_ok, got {examples(there)} in '{path}'."
         )

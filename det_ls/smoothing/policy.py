@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from det_ls.base.errors import ArgumentError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -98,7 +100,7 @@ class Policy(ABC):
             ValueError: If a policy without state is given one.
         """
         if state:
-            raise ValueError(f"state: expected none for {type(self).__name__}, got {', '.join(map(str, state))}.")
+            raise ArgumentError(f"state: expected none for {type(self).__name__}, got {', '.join(map(str, state))}.")
 
 
 class Keys(Protocol):
@@ -211,7 +213,7 @@ def register_policy(name: str) -> Callable[[Factory], Factory]:
 
     def register(factory: Factory) -> Factory:
         if name in POLICIES:
-            raise ValueError(f"name: expected a new policy's name, got {name!r}, which is taken.")
+            raise ArgumentError(f"name: expected a new policy's name, got {name!r}, which is taken.")
         POLICIES[name] = factory
         return factory
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from det_ls.base.errors import ArgumentError, MissingFileError
+
 
 @dataclass(frozen=True)
 class SimilarityTable:
@@ -43,11 +45,11 @@ class SimilarityTable:
         """
         file = Path(path)
         if not file.is_file():
-            raise FileNotFoundError(f"label_smoothing_similarity: expected a CSV file, got {str(path)!r}, not a file.")
+            raise MissingFileError(f"label_smoothing_similarity: expected a CSV file, got {str(path)!r}, not a file.")
         try:
             text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            raise ValueError(f"label_smoothing_similarity: expected a UTF-8 text file, got {str(path)!r}.") from None
+            raise ArgumentError(f"label_smoothing_similarity: expected a UTF-8 text file, got {str(path)!r}.") from None
         return cls.parse(text, str(path))
 
     @classmethod
@@ -71,18 +73,18 @@ class SimilarityTable:
         what = f"label_smoothing_similarity: {source}"
         lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if any(line)]
         if len(lines) < 2:
-            raise ValueError(f"{what}: expected a header and one row for each class, got {len(lines)} lines.")
+            raise ArgumentError(f"{what}: expected a header and one row for each class, got {len(lines)} lines.")
         names, first_column = lines[0][1:], [line[0] for line in lines[1:]]
         if names != first_column:
-            raise ValueError(
+            raise ArgumentError(
                 f"{what}: expected the same class names in header and first column, got {names} and {first_column}."
             )
         if len(set(names)) != len(names):
-            raise ValueError(f"{what}: expected each class name once, got {names}.")
+            raise ArgumentError(f"{what}: expected each class name once, got {names}.")
         rows = []
         for name, line in zip(names, lines[1:], strict=True):
             if len(line) != len(names) + 1:
-                raise ValueError(f"{what}: expected {len(names)} numbers in row {name!r}, got {len(line) - 1}.")
+                raise ArgumentError(f"{what}: expected {len(names)} numbers in row {name!r}, got {len(line) - 1}.")
             rows.append(tuple(_number(cell, f"{what}: row {name!r}") for cell in line[1:]))
         return cls(source, text, tuple(names), tuple(rows))
 
@@ -101,7 +103,7 @@ class SimilarityTable:
         if sorted(names) != sorted(self.names):
             missing = [n for n in names if n not in self.names]
             unknown = [n for n in self.names if n not in names]
-            raise ValueError(
+            raise ArgumentError(
                 f"label_smoothing_similarity: {self.source}: expected the data's {len(names)} class names, got "
                 f"{len(self.names)}, missing {missing[:3]}, unknown {unknown[:3]}."
             )
@@ -114,7 +116,7 @@ def _number(cell: str, what: str) -> float:
     try:
         value = float(cell)
     except ValueError:
-        raise ValueError(f"{what}: expected a number, got {cell!r}.") from None
+        raise ArgumentError(f"{what}: expected a number, got {cell!r}.") from None
     if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{what}: expected finite, non-negative numbers, got {cell!r}.")
+        raise ArgumentError(f"{what}: expected finite, non-negative numbers, got {cell!r}.")
     return value

@@ -14,8 +14,9 @@ import ultralytics
 from ultralytics import RTDETR, YOLOE, YOLOWorld
 from ultralytics.engine import trainer as engine
 from ultralytics.engine.model import Model
-from ultralytics.utils import YAML, checks
+from ultralytics.utils import LOGGER, YAML, checks
 
+from det_ls.calibration.fold import read_record
 from det_ls.smoothing.request import Request, refuse_keys
 from det_ls.smoothing.settings import PREFIX, split_keys
 from det_ls.training.families import RTDETR as RTDETR_FAMILY
@@ -105,6 +106,10 @@ class YOLO(ultralytics.YOLO):
             TypeError: If a key is unknown or has the wrong type.
             ValueError: If a key is out of range, does not fit the data, or cannot take effect here.
         """
+        if read_record(self) is not None:
+            LOGGER.warning(
+                "The weights are calibrated; training changes the scores, and what it saves will not be calibrated."
+            )
         trainer, kwargs = _prepared(TRAINERS[""], str(self.task), trainer, kwargs)
         return super().train(trainer=trainer, **kwargs)
 

@@ -97,7 +97,7 @@ def test_wrong_folders_are_named(truth: GroundTruth, tmp_path: Path) -> None:
         ("0 320 240 50 50 0.9", "expected a box in fractions of the image, got 320 240 50 50"),
         ("0 0.5 0.5 0.1 0.1 1.5", "expected a score from 0 to 1, got 1.5"),
         ("0 0.5 0.5 0.1 0.1 nan", "expected finite numbers"),
-        ("red 0.5 0.5 0.1 0.1 0.9", "could not convert string to float: 'red'"),
+        ("red 0.5 0.5 0.1 0.1 0.9", "expected numbers, got 'red'"),
     ],
 )
 def test_a_bad_line_is_named(line: str, message: str, tmp_path: Path) -> None:
