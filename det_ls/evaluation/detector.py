@@ -110,6 +110,10 @@ def _load_file(path: str) -> Detector:
         RuntimeError,
         TypeError,
         ValueError,
+        AssertionError,
+        IndexError,
+        RecursionError,
+        SyntaxError,
         pickle.UnpicklingError,
     ) as error:
         raise ArgumentError(
