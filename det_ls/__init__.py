@@ -13,6 +13,9 @@ from det_ls.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from det_ls.base.errors import DetLsError as DetLsError
+    from det_ls.calibration.calibrate import calibrate as calibrate
+    from det_ls.calibration.files import calibrate_detections as calibrate_detections
+    from det_ls.calibration.sidecar import load_calibrator as load_calibrator
     from det_ls.evaluation.comparison import compare as compare
     from det_ls.evaluation.evaluate import evaluate as evaluate
     from det_ls.evaluation.evaluate import evaluate_detections as evaluate_detections
@@ -23,17 +26,28 @@ if TYPE_CHECKING:
     from det_ls.smoothing.matrix import smooth_targets as smooth_targets
     from det_ls.smoothing.matrix import smoothing_matrix as smoothing_matrix
     from det_ls.training.model import YOLO as YOLO
+    from det_ls.training.tasks import ClassificationTrainer as ClassificationTrainer
     from det_ls.training.tasks import DetectionTrainer as DetectionTrainer
+    from det_ls.training.tasks import OBBTrainer as OBBTrainer
+    from det_ls.training.tasks import PoseTrainer as PoseTrainer
+    from det_ls.training.tasks import SegmentationTrainer as SegmentationTrainer
 
 _HOME = {
     "YOLO": "training.model",
     "DetectionTrainer": "training.tasks",
+    "SegmentationTrainer": "training.tasks",
+    "PoseTrainer": "training.tasks",
+    "OBBTrainer": "training.tasks",
+    "ClassificationTrainer": "training.tasks",
     "LabelSmoothingDetectionLoss": "losses.criterion",
     "smoothed_criterion": "losses.families",
     "smoothed_cross_entropy": "losses.cross_entropy",
     "smooth_targets": "smoothing.matrix",
     "smoothing_matrix": "smoothing.matrix",
     "DetLsError": "base.errors",
+    "calibrate": "calibration.calibrate",
+    "calibrate_detections": "calibration.files",
+    "load_calibrator": "calibration.sidecar",
     "Evaluation": "evaluation.results",
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluate",

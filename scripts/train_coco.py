@@ -54,14 +54,14 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
 
 
 def main() -> int:
-    from det_ls.cli.evaluate import table
     from det_ls.cli.help import mode_help
     from det_ls.cli.main import run
+    from det_ls.report.printed import evaluation_text
 
     if {"-h", "--help", "help"} & set(sys.argv[1:2]) or len(sys.argv) == 1:
         print(__doc__, mode_help("train"), sep="\n")
         return 0
-    return run(lambda: print(table(train_and_evaluate(sys.argv[1:]))))
+    return run(lambda: print(evaluation_text(train_and_evaluate(sys.argv[1:]))))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before Ultralytics is imported anywhere: its settings, fonts and DDP files go to a folder of the test run.
@@ -58,6 +59,47 @@ def make_dataset(root: Path, names: tuple[str, ...] = NAMES, train: int = 8, val
     return file
 
 
+def make_task_dataset(root: Path, task: str, names: tuple[str, ...] = NAMES, seed: int = 0) -> Path:
+    """Write the coloured rectangles with the labels of a task; return the data YAML, or the folder of classes."""
+    if task == "classify":
+        rng = np.random.default_rng(seed)
+        for split, count in (("train", 4), ("val", 2)):
+            for c, name in enumerate(names):
+                (root / split / name).mkdir(parents=True)
+                for i in range(count):
+                    image = rng.integers(0, 60, (32, 32, 3), dtype=np.uint8)
+                    image[8:24, 8:24, 2 - c % 3] = 230
+                    cv2.imwrite(str(root / split / name / f"{i}.png"), image)
+        return root
+    file = make_dataset(root, names, seed=seed)
+    for label in root.glob("labels/*/*.txt"):
+        lines = []
+        for line in label.read_text().splitlines():
+            c, x, y, w, h = line.split()[0], *map(float, line.split()[1:])
+            corners = [(x + i * w / 2, y + j * h / 2) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+            flat = [v for corner in corners for v in corner]
+            keypoints = [x, y, 2, x + w / 4, y, 1]
+            row = {"segment": flat, "obb": flat, "pose": [x, y, w, h, *keypoints]}[task]
+            lines.append(" ".join([c, *(f"{v:.6f}" for v in row)]))
+        label.write_text("\n".join(lines) + "\n")
+    if task == "pose":
+        content = {**yaml.safe_load(file.read_text()), "kpt_shape": [2, 3], "flip_idx": [0, 1]}
+        file.write_text(yaml.safe_dump(content))
+    return file
+
+
+@pytest.fixture(scope="session")
+def task_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function from task to a three-class data set of 8 + 4 images (12 + 6 to classify)."""
+
+    @functools.cache
+    def make(task: str) -> Path:
+        root = tmp_path_factory.mktemp(task)
+        return make_dataset(root / "data") if task == "detect" else make_task_dataset(root / "data", task)
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data YAML of a three-class data set of 8 + 4 images."""
@@ -103,3 +145,9 @@ def quick(tmp_path: Path) -> dict[str, object]:
         "project": str(tmp_path / "runs"),
         "seed": 3,
     }
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out an evaluation's pictures, which take most of the time, where a test is about something else."""
+    monkeypatch.setattr("det_ls.report.figures.PICTURES", ())

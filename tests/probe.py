@@ -2,7 +2,8 @@
 """Read, from the gradient of a real training step, the classification targets that the criterion used.
 
 For binary cross-entropy with logits x and target t, d loss / d x = scale * (sigmoid(x) - t). Background anchors (t = 0)
-give the scale, foreground anchors then give their targets: nothing here knows how the criterion is written.
+give the scale, foreground anchors then give their targets: nothing here knows how the criterion is written. For a
+classifier the sigmoid is a softmax and there is no background.
 """
 
 from __future__ import annotations
@@ -21,9 +22,17 @@ def recover_targets(logits: torch.Tensor, gradient: torch.Tensor) -> torch.Tenso
     """Return the foreground rows' targets, (N, K), from the head's (B, K, A) logits and their gradient."""
     x = logits.detach().double().permute(0, 2, 1).flatten(0, 1)
     g = gradient.detach().double().permute(0, 2, 1).flatten(0, 1)
-    scale = (g / x.sigmoid()).median()
+    scale = (g / x.sigmoid()).median(0).values  # of each class: they may be weighted
     targets = x.sigmoid() - g / scale
     return targets[targets.abs().sum(1) > 1e-3]
+
+
+def recover_class_targets(logits: torch.Tensor, gradient: torch.Tensor, processes: int = 1) -> torch.Tensor:
+    """Return a classifier's targets, (N, K): for mean cross-entropy d loss / d x = (softmax(x) - t) / N.
+
+    Ultralytics multiplies the loss by the number of processes.
+    """
+    return logits.detach().double().softmax(1) - len(logits) / processes * gradient.detach().double()
 
 
 class Records(list):
@@ -52,6 +61,8 @@ def watch_training(file: Path | None = None) -> Iterator[Records]:
 
         def keep(module, inputs, output) -> None:
             if module.training:
+                if isinstance(output, torch.Tensor):  # a classifier's
+                    output = {"scores": output}
                 parts = output if "one2many" in output else {"only": output}
                 captured.clear()
                 for name, part in parts.items():
@@ -60,13 +71,17 @@ def watch_training(file: Path | None = None) -> Iterator[Records]:
                         captured[name] = part["scores"]
 
         model = unwrap_model(trainer.model)
+        model = getattr(model, "student_model", model)
         model.model[-1].register_forward_hook(keep)
         trainer.captured_scores = captured
 
     def on_train_batch_end(trainer) -> None:
         halves = {}
         for name, scores in trainer.captured_scores.items():
-            rows = recover_targets(scores, scores.grad)
+            if scores.ndim == 2:
+                rows = recover_class_targets(scores, scores.grad, max(1, trainer.world_size))
+            else:
+                rows = recover_targets(scores, scores.grad)
             if len(rows):
                 halves[name] = (rows / rows.amax(1, keepdim=True)).tolist()
         records.append({"epoch": trainer.epoch, "run": str(trainer.save_dir), "halves": halves})

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -156,3 +156,24 @@ def check_number(name: str, value: object, least: float, most: float) -> None:
         raise ArgumentTypeError(message)
     if not least <= value <= most:
         raise ArgumentError(message)
+
+
+def examples(items: Iterable[object], limit: int = 3) -> str:
+    """Show a few of many items in an error message.
+
+    Args:
+        items: At least one item.
+        limit: How many to show.
+
+    Returns:
+        The items and how many more there are.
+
+    Examples:
+        >>> examples(["a", "b", "c", "d", "e"])
+        "'a', 'b', 'c' and 2 more"
+        >>> examples([7])
+        '7'
+    """
+    shown = [repr(item) for item in items]
+    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
+    return ", ".join(shown[:limit]) + more

@@ -22,24 +22,40 @@ HELP = """det-ls: Ultralytics YOLO with label smoothing, and its measurement.
     det-ls train resume model=runs/detect/train/weights/last.pt
     det-ls val model=runs/detect/train/weights/best.pt data=datasets/brain-tumor.yaml
     det-ls compare a=runs/detect/train/weights/best.pt b=runs/detect/train2/weights/best.pt data=coco8.yaml
+    det-ls compare a='runs/detect/stock*/weights/best.pt' b='runs/detect/smooth*/weights/best.pt' data=coco8.yaml
     det-ls metrics annotations=gt.json predictions=detections.json images=datasets/brain-tumor/images/val
     det-ls metrics data=datasets/brain-tumor.yaml predictions=runs/detect/predict/labels
+    det-ls calibrate model=runs/detect/train/weights/best.pt data=datasets/brain-tumor.yaml
+    det-ls calibrate annotations=gt.json predictions=detections.json out=calibrated.json
+    det-ls calibrate map=map.json annotations=gt.json predictions=other.json out=calibrated.json
 
 train takes every key of `yolo train` and
     label_smoothing=0.1                   epsilon, or "{'default': 0.05, 'positive': 0.2}"; 0 is stock training
     label_smoothing_mode=redistribute     redistribute, uniform, binary or background
     label_smoothing_similarity=table.csv  where each class's share goes instead of evenly
     label_smoothing_schedule=constant     constant, linear or cosine
-val, compare and metrics measure COCO AP and calibration, and write numbers and report.html. They take
+val, compare and metrics measure COCO AP and calibration, and write numbers, tables, pictures and report.html. They take
     model, data (val); a, b, data or annotations (compare); predictions, annotations or data (metrics)
     split=val annotations=gt.json imgsz=640 batch=16 conf=0.001 iou=0.7 max_det=300 device= workers=8 end2end=
     protocol=det_ls                       or reference: as the reference tools count, quirks included
     single_cls=                           all classes as one; unset: as the model was trained
     images=folder-or-data.yaml            metrics: where the images are, for the report
     evaluator=pycocotools                 or hotcoco: the same numbers, faster (pip install 'det-ls[fast]')
-    bootstrap=1000 seed=0                 image-level replicates for the intervals
+    bootstrap=1000 level=0.95 seed=0      replicates of the images for intervals, at least 100 (0: none), and coverage
+    simulations=100                       of a perfectly calibrated detector, for the floors; 0 for none
+    threshold=lrp                         or a number: the score threshold of the boxes that are kept
+    miss_cost=1                           what a miss costs in choosing it, where a false alarm costs 1
+    split_thresholds=                     val, compare: another split to choose it on
+    groups=                               images that belong together: a CSV (image, group) or an expression: '^\\d+'
+    a, b                                  compare: a run, a pattern or [a list]; several runs an arm measure seeds
     train_images=0                        val: images of the train split to measure too, for the train/val gap
     save_dir= exist_ok=False              where to write; nothing is overwritten without exist_ok=True
+calibrate fits a map of the scores and writes a calibrated checkpoint (or COCO results), map.json and calibration.json.
+It takes the keys of val (model, data), or annotations, predictions and out (and map to apply one), and
+    method=platt                          or temperature, beta, isotonic, desmooth (the last three do not fold)
+    target=iou weighting=score            or tp; above, all: what scores are fitted to, and how boxes weigh
+    per_class=False groups=               a map a class, partially pooled; a pattern of the group in file names
+    save= recalibrate=False allow_train=False folds=5
 Every other mode is passed on to `yolo` as it is.
 """
 
@@ -138,5 +154,12 @@ def _evaluating(mode: str) -> Callable[[Sequence[str]], None]:
     return command
 
 
-COMMANDS = {mode: _evaluating(mode) for mode in ("val", "metrics", "compare")}
+def _calibrating(words: Sequence[str]) -> None:
+    """Import the calibrating mode only when it is asked for."""
+    from det_ls.cli.calibrate import calibrate
+
+    calibrate(words)
+
+
+COMMANDS = {**{mode: _evaluating(mode) for mode in ("val", "metrics", "compare")}, "calibrate": _calibrating}
 MEASURED_TASKS = ("detect",)  # a word for another task leaves `val` to Ultralytics

@@ -14,7 +14,7 @@ import json
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path, PurePath
@@ -23,15 +23,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.arguments import examples
 from det_ls.base.errors import DataError, MissingFileError
 from det_ls.base.folders import is_file
 from det_ls.base.memory import paused_collection
+from det_ls.base.types import ImageId, Json
+from det_ls.data.stems import ids_by_stem
 
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
 
-Json = dict[str, Any]
-ImageId = int | str
 Floats = NDArray[np.float64]
 
 _BOOLS = {bool, np.bool_}
@@ -149,8 +150,6 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
         ValueError: If it is not a list of detections, if an image or category id is unknown to the ground truth, if a
             stem is that of several images, or if a box or score is not a finite number.
     """
-    from det_ls.data.image_names import ids_by_stem  # which imports this module
-
     raw = load_coco(source, what)
     if not isinstance(raw, Sequence) or isinstance(raw, (str, bytes)):
         raise DataError(f"{what}: expected a list of COCO results, got {type(raw).__name__}.")
@@ -201,27 +200,6 @@ def coco_evaluate(gt: Json, detections: Sequence[Json]) -> COCOeval:
         evaluator.accumulate()
         evaluator.summarize()
     return evaluator
-
-
-def examples(items: Iterable[object], limit: int = 3) -> str:
-    """Show a few of many items in an error message.
-
-    Args:
-        items: At least one item.
-        limit: How many to show.
-
-    Returns:
-        The items and how many more there are.
-
-    Examples:
-        >>> examples(["a", "b", "c", "d", "e"])
-        "'a', 'b', 'c' and 2 more"
-        >>> examples([7])
-        '7'
-    """
-    shown = [repr(item) for item in items]
-    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
-    return ", ".join(shown[:limit]) + more
 
 
 def plain_id(identifier: Any) -> ImageId:

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from det_ls.base.arguments import examples
 from det_ls.base.errors import DataError, MissingFileError
 from det_ls.base.folders import is_file
-from det_ls.data.coco import Floats, ImageId, Json, examples, read_ground_truth
+from det_ls.base.types import ImageId, Json
+from det_ls.data.coco import Floats, read_ground_truth
 
 # Ultralytics' own limits: what is beyond them makes it drop the image from its own validation.
 LARGEST_COORDINATE, SMALLEST_COORDINATE = 1.01, -0.01

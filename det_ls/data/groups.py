@@ -16,8 +16,9 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.arguments import examples
 from det_ls.base.errors import ArgumentTypeError, DataError, MissingFileError
-from det_ls.data.coco import ImageId, examples
+from det_ls.base.types import ImageId
 
 GroupSpec = str | PurePath | Mapping[str, str]
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
+from det_ls.base.arguments import examples
 from det_ls.base.errors import DataError, DownloadError, MissingFileError
-from det_ls.data.coco import examples
 from det_ls.stock.patches import datasets_folder
 
 ENVIRONMENT_VARIABLE = "DET_LS_DATA"

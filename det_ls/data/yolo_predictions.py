@@ -12,8 +12,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+from det_ls.base.arguments import examples
 from det_ls.base.errors import DataError, MissingFileError
-from det_ls.data.coco import ImageId, Json, examples
+from det_ls.base.types import ImageId, Json
 from det_ls.data.ground_truth import GroundTruth, image_size, read_numbers
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from det_ls.base.arguments import examples
 from det_ls.base.errors import ArgumentError
-from det_ls.data.coco import ImageId, Json, examples
+from det_ls.base.types import ImageId, Json
 from det_ls.data.ground_truth import GroundTruth
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 from det_ls.base.arguments import check_flag, check_integer
 from det_ls.base.errors import ArgumentError
 from det_ls.base.folders import claim_folder
-from det_ls.data.coco import ImageId
+from det_ls.base.types import ImageId
 from det_ls.data.ground_truth import ground_truth_for, list_images
 from det_ls.data.groups import GroupSpec
 from det_ls.evaluation.classes import category_ids, merge_classes, single_class_name

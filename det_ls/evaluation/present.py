@@ -10,14 +10,13 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from det_ls.base.errors import ArgumentError, MissingPackageError
 from det_ls.metrics.catalogue import HEADLINE, KEPT
 
 if TYPE_CHECKING:
     from det_ls.evaluation.measure import DetectionMetrics
-    from det_ls.evaluation.results import Evaluation
 
 LIBRARIES = ("pandas", "polars")
 TABLES: tuple[str, ...] = ("numbers", "classes")
@@ -33,7 +32,36 @@ FULL: tuple[Row, ...] = (
 )
 
 
-def summary(evaluation: Evaluation, rows: Sequence[Row] = FULL) -> str:
+class Measured(Protocol):
+    """What is shown of an evaluation (`det_ls.evaluation.results.Evaluation`)."""
+
+    @property
+    def metrics(self) -> DetectionMetrics:
+        """The numbers."""
+        ...
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How they came about."""
+        ...
+
+    @property
+    def n_images(self) -> int:
+        """Images."""
+        ...
+
+    @property
+    def n_gt(self) -> int:
+        """Objects."""
+        ...
+
+    @property
+    def n_detections(self) -> int:
+        """Detections."""
+        ...
+
+
+def summary(evaluation: Measured, rows: Sequence[Row] = FULL) -> str:
     """Write an evaluation's numbers, one a line, with interval and floor where there are any.
 
     Args:
@@ -52,7 +80,7 @@ def summary(evaluation: Evaluation, rows: Sequence[Row] = FULL) -> str:
     return "\n".join([_head(evaluation), *lines])
 
 
-def brief(evaluation: Evaluation) -> str:
+def brief(evaluation: Measured) -> str:
     """Write an evaluation in about ten lines, for its ``repr``.
 
     Args:
@@ -64,7 +92,7 @@ def brief(evaluation: Evaluation) -> str:
     return summary(evaluation, BRIEF)
 
 
-def as_html(evaluation: Evaluation) -> str:
+def as_html(evaluation: Measured) -> str:
     """Write an evaluation's headline numbers as a table for notebooks.
 
     Args:
@@ -82,7 +110,7 @@ def as_html(evaluation: Evaluation) -> str:
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def to_dataframe(evaluation: Evaluation, table: str = "numbers", library: str | None = None) -> Any:
+def to_dataframe(evaluation: Measured, table: str = "numbers", library: str | None = None) -> Any:
     """Return an evaluation's numbers as a data frame.
 
     Args:
@@ -126,7 +154,7 @@ def _rows(metrics: DetectionMetrics) -> list[dict[str, Any]]:
     return rows
 
 
-def _head(evaluation: Evaluation) -> str:
+def _head(evaluation: Measured) -> str:
     """Name what was evaluated, and on how much."""
     counts = {"images": evaluation.n_images, "objects": evaluation.n_gt, "detections": evaluation.n_detections}
     parts = [f"{value:,} {name}" for name, value in counts.items()]

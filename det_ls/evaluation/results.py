@@ -11,7 +11,7 @@ from typing import Any
 from det_ls.base.arguments import check_flag
 from det_ls.base.files import write_json
 from det_ls.base.folders import check_free, claim_folder, one_sentence
-from det_ls.data.coco import ImageId, Json
+from det_ls.base.types import ImageId, Json
 from det_ls.evaluation import present
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.metrics.catalogue import COCO_STATS, HEADLINE

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from det_ls.base.arguments import examples
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, MissingFileError
-from det_ls.data.coco import examples
 from det_ls.evaluation.training_record import run_args
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from det_ls.base.arguments import called
 from det_ls.base.errors import ArgumentTypeError
-from det_ls.data.coco import ImageId, Json, read_detections, read_ground_truth
+from det_ls.base.types import ImageId, Json
+from det_ls.data.coco import read_detections, read_ground_truth
 from det_ls.data.ground_truth import GroundTruth, ground_truth_for, list_images
 from det_ls.data.image_names import image_paths
 from det_ls.data.yolo_predictions import read_yolo_predictions

@@ -51,13 +51,12 @@ def judge(stock: Any, matrix: Tensor, preds: Predictions, batch: dict[str, Any])
     try:
         if not has_objects(batch):
             return Verdict(None)
-        preds, batch = excerpt(preds, batch)
-        # Stock in double: its float32 loss cancels on background (see DenseSmoothedBCE).
-        for name, outputs in (("dense", preds), ("stock", in_double(preds))):
+        preds, batch = excerpt(preds, batch, masks_of_objects=not getattr(stock, "overlap", True))
+        for name in ("dense", "stock"):
             current = CurrentMatrix(torch.eye(len(matrix)) if name == "stock" else matrix, matrix.device)
             lean = lean_form(stock, current)
             reference = stock_form(stock) if name == "stock" else dense_form(stock, current)
-            difference = largest_difference(lean.loss, reference.loss, outputs, batch)
+            difference = largest_difference(lean.loss, reference.loss, preds, batch)
             if difference is None or not lean.criterion.bce.foreground:
                 return Verdict(None)
             if difference > limit:
@@ -112,12 +111,15 @@ def has_objects(batch: Mapping[str, Any]) -> bool:
     return batch["batch_idx"].numel() > 0
 
 
-def excerpt(preds: Predictions, batch: Mapping[str, Any]) -> tuple[Predictions, dict[str, Any]]:
+def excerpt(
+    preds: Predictions, batch: Mapping[str, Any], masks_of_objects: bool = False
+) -> tuple[Predictions, dict[str, Any]]:
     """Cut the first images with objects out of a batch, detached from its graph.
 
     Args:
         preds: The head's outputs: tensors with images first, lists of them, or anything else.
         batch: The batch: tensors with one row an image or an object, or anything else.
+        masks_of_objects: Whether ``masks`` has one row an object (``overlap_mask=False``), not one an image.
 
     Returns:
         The predictions and the batch of at most ``MAX_IMAGES`` images.
@@ -134,31 +136,15 @@ def excerpt(preds: Predictions, batch: Mapping[str, Any]) -> tuple[Predictions, 
             return type(value)(cut(v) for v in value)
         return value
 
+    of_images = IMAGE_KEYS - {"masks"} if masks_of_objects else IMAGE_KEYS
     small: dict[str, Any] = {}
     for key, value in batch.items():
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] == image_of.numel() and key not in IMAGE_KEYS:
+        if isinstance(value, Tensor) and value.ndim and value.shape[0] == image_of.numel() and key not in of_images:
             small[key] = value[objects.to(value.device)]
         else:
             small[key] = cut(value)
     small["batch_idx"] = torch.searchsorted(images, image_of[objects]).to(batch["batch_idx"].dtype)
     return {key: cut(value) for key, value in preds.items()}, small
-
-
-def in_double(preds: Predictions) -> Predictions:
-    """Return the head's outputs in float64, where the device has it.
-
-    Args:
-        preds: The head's outputs.
-
-    Returns:
-        The same with every floating tensor, not those in lists, in float64.
-    """
-    return {
-        key: value.double()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.device.type != "mps"
-        else value
-        for key, value in preds.items()
-    }
 
 
 def largest_difference(ours: Loss, reference: Loss, preds: Predictions, batch: dict[str, Any]) -> float | None:

@@ -2,7 +2,7 @@
 """What the losses assume of Ultralytics.
 
 :func:`check_losses` checks that 1 to 3 still have their names and signatures; the first training batch of every run
-checks what all four amount to, in numbers (:mod:`det_ls.losses.agreement`).
+checks what all but 4 amount to, in numbers (:mod:`det_ls.losses.agreement`).
 
 1. ``v8DetectionLoss(model, tal_topk, tal_topk2)`` and its subclasses compute the loss in ``loss(preds, batch)``; the
    only readers of the class logits ``preds["scores"]``, (B, K, A), are the assigner and the classification term
@@ -13,7 +13,9 @@ checks what all four amount to, in numbers (:mod:`det_ls.losses.agreement`).
 3. ``assigner.get_targets(gt_labels, gt_bboxes, target_gt_idx, fg_mask)`` looks up the labels, the boxes and the one-hot
    targets of the assigned objects, and ``assigner(...)`` multiplies the targets by the soft score and returns
    ``(labels, boxes, scores, ...)``.
-4. Apart from the classification term, the criterion only sums the target scores over classes. It is a plain object
+4. ``v8ClassificationLoss`` is the mean cross-entropy of the logits and ``batch["cls"]``; compared in numbers when a
+   smoothed one is built.
+5. Apart from the classification term, a criterion of 1 only sums the target scores over classes. It is a plain object
    whose state, but for the assigner and the term, a call does not change.
 """
 

@@ -14,16 +14,16 @@ from det_ls.smoothing.settings import ordered_names
 
 
 def model_class_names(model: nn.Module) -> list[str]:
-    """Return a detection model's class names, by index.
+    """Return a model's class names, by index.
 
     Args:
-        model: A detection model.
+        model: A model that detects or classifies.
 
     Returns:
         One name for each class of its head; indices where the model has no fitting names.
     """
     head: Any = model.model[-1]  # type: ignore[index]
-    num_classes = int(head.nc)
+    num_classes = int(head.nc if hasattr(head, "nc") else head.linear.out_features)  # the latter when classifying
     names = ordered_names(getattr(model, "names", None) or {})
     return names if len(names) == num_classes else [str(i) for i in range(num_classes)]
 
@@ -32,7 +32,7 @@ def first_matrix(model: nn.Module, keys: Mapping[str, Any]) -> Tensor:
     """Build the smoothing matrix of a run's first epoch for a model's classes.
 
     Args:
-        model: A detection model.
+        model: A model that detects or classifies.
         keys: The label-smoothing keys; nothing else.
 
     Returns:

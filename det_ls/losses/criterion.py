@@ -75,6 +75,8 @@ class SmoothedCriterion:
 
     def _set_up(self, stock: Any, matrix: Tensor, warned: list[str]) -> None:
         """Build both forms from a new stock criterion, and show its attributes as ours."""
+        if len(matrix) != stock.nc:
+            raise ValueError(f"matrix: expected shape ({stock.nc}, {stock.nc}), got {tuple(matrix.shape)}.")
         own = {name: value for name, value in vars(stock).items() if name not in {"assigner", "bce"}}
         vars(self).update(own)
         self._stock = stock

@@ -106,6 +106,28 @@ def smoothed_cross_entropy(
     return _reduced(found, weights[kept].sum(), reduction, shape)
 
 
+def cross_entropy_with_matrix(logits: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
+    """Compute the mean cross-entropy between logits and the rows of a smoothing matrix.
+
+    Args:
+        logits: Logits of shape (N, K).
+        labels: Class indices of shape (N,), int64, in range.
+        matrix: P of shape (K, K).
+
+    Returns:
+        The mean in float32 or better.
+
+    Examples:
+        >>> logits, labels = torch.tensor([[2.0, 0.5, 0.0], [0.0, 1.0, 3.0]]), torch.tensor([0, 2])
+        >>> cross_entropy_with_matrix(logits, labels, smoothing_matrix(3, 0.1))
+        tensor(0.4506)
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    matrix = matrix.to(logits.device, dtype)
+    loss: Tensor = _IndexLoss.apply(logits, labels, matrix.new_ones(len(matrix)), matrix).mean()
+    return loss
+
+
 def _rows(logits: Tensor, labels: Tensor, dim: int | None) -> tuple[Tensor, Tensor]:
     """Bring logits to (N, K), and soft labels to class-last, after finding the class dimension."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim < 2:

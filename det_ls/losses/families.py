@@ -7,28 +7,50 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
+from ultralytics.utils import loss as stock_losses
+from ultralytics.utils.loss import E2ELoss, v8ClassificationLoss, v8DetectionLoss
 
 from det_ls.losses.assumptions import check_losses
 from det_ls.losses.classes import first_matrix
+from det_ls.losses.classification import LabelSmoothingClassificationLoss
 from det_ls.losses.criterion import LabelSmoothingDetectionLoss, SmoothedCriterion
 from det_ls.smoothing.request import Request
 
+# Criteria whose classification term is that of v8DetectionLoss. The 26 classes are not in every version.
+DENSE_CRITERIA = ("v8SegmentationLoss", "SegmentLoss26", "v8PoseLoss", "PoseLoss26", "v8OBBLoss")
+
+
+def _counterpart(stock: type) -> type[SmoothedCriterion]:
+    """Derive the smoothed criterion from a stock class: ``LabelSmoothingPoseLoss26`` from ``PoseLoss26``."""
+    name = f"LabelSmoothing{stock.__name__.removeprefix('v8')}"
+    doc = f"``{stock.__name__}`` with smoothed classification targets; every other term is stock."
+    body = {"stock_class": stock, "__module__": __name__, "__doc__": doc}
+    return type(name, (SmoothedCriterion, stock), body)
+
+
 # The smoothed counterpart of each criterion: the exact class, a subclass of which may compute something else.
-FAMILIES: dict[type, type[SmoothedCriterion]] = {v8DetectionLoss: LabelSmoothingDetectionLoss}
+FAMILIES: dict[type, type[SmoothedCriterion]] = {
+    v8DetectionLoss: LabelSmoothingDetectionLoss,
+    **{
+        stock: _counterpart(stock)
+        for stock in (getattr(stock_losses, name, None) for name in DENSE_CRITERIA)
+        if stock is not None
+    },
+}
+globals().update({family.__name__: family for family in FAMILIES.values()})  # found by pickle and copy
 
 
 def smoothed_criterion(model: nn.Module, **keys: Any) -> Any:
     """Build the smoothed counterpart of ``model.init_criterion()``.
 
     Args:
-        model: A detection model with ``args``, not wrapped for parallel training.
+        model: An Ultralytics model with ``args``, not wrapped for parallel training.
         **keys: The label-smoothing keys (:class:`det_ls.smoothing.settings.LabelSmoothing`).
             ``label_smoothing_schedule`` is accepted and starts at its first epoch:
             :func:`set_smoothing_matrix` moves it on.
 
     Returns:
-        ``model.init_criterion()`` itself when every epsilon is 0; else a
+        ``model.init_criterion()`` itself when every epsilon is 0; else its counterpart, for example
         :class:`det_ls.LabelSmoothingDetectionLoss`, or an ``E2ELoss`` with two of them.
 
     Raises:
@@ -46,7 +68,7 @@ def criterion_with_matrix(model: nn.Module, matrix: Tensor) -> Any:
     """Build the smoothed counterpart of ``model.init_criterion()`` from a smoothing matrix.
 
     Args:
-        model: A detection model with ``args``, not wrapped for parallel training.
+        model: An Ultralytics model with ``args``, not wrapped for parallel training.
         matrix: P of shape (K, K).
 
     Returns:
@@ -64,9 +86,12 @@ def criterion_with_matrix(model: nn.Module, matrix: Tensor) -> Any:
         return E2ELoss(model, loss_fn)
     if family is not None and halves(stock) == [stock]:
         return family.with_matrix(model, matrix=matrix)
+    if type(stock) is v8ClassificationLoss:
+        return LabelSmoothingClassificationLoss(matrix)
+    known = ", ".join(kind.__name__ for kind in (*FAMILIES, v8ClassificationLoss, E2ELoss))
     raise TypeError(
-        f"model: expected a detection model with the criterion v8DetectionLoss or E2ELoss, "
-        f"got {type(model).__name__} with {type(stock).__name__}, which label_smoothing does not support."
+        f"model: expected a model with one of the criteria {known}, got {type(model).__name__} with "
+        f"{type(stock).__name__}, which label_smoothing does not support."
     )
 
 
@@ -85,7 +110,7 @@ def halves(criterion: Any) -> list[Any]:
     """Return the criteria that hold a classification term.
 
     Args:
-        criterion: A detection criterion.
+        criterion: A criterion.
 
     Returns:
         The one-to-many and one-to-one halves of an end-to-end criterion, or the criterion itself.
@@ -97,7 +122,7 @@ def describe(criterion: Any) -> str:
     """Name a criterion as a log line should.
 
     Args:
-        criterion: A detection criterion.
+        criterion: A criterion.
 
     Returns:
         For example ``E2ELoss of LabelSmoothingDetectionLoss``.

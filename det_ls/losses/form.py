@@ -88,8 +88,38 @@ def with_parts(stock: Any, assigner: Any, bce: Any) -> Any:
     return criterion
 
 
+class PreciseTerm:
+    """Stock's classification term, evaluated in float64 where the device has it.
+
+    In float32 it cancels on background (see :class:`det_ls.losses.dense.DenseSmoothedBCE`). Only the term: the assigner
+    and other terms mix the class logits with float32 tensors.
+    """
+
+    def __init__(self, bce: Any) -> None:
+        """Hold the term.
+
+        Args:
+            bce: Stock's own.
+        """
+        self.bce = bce
+
+    def __call__(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Compute the element-wise loss.
+
+        Args:
+            scores: Logits of shape (B, A, K).
+            targets: Targets of shape (B, A, K).
+
+        Returns:
+            The loss of shape (B, A, K).
+        """
+        dtype = torch.float32 if scores.device.type == "mps" else torch.float64
+        loss: Tensor = self.bce(scores.to(dtype), targets.to(dtype))
+        return loss
+
+
 def stock_form(stock: Any) -> Form:
-    """Return the criterion as stock has it, on an assigner of its own.
+    """Return the criterion as stock has it, on an assigner of its own and with a precise classification term.
 
     Args:
         stock: A stock criterion.
@@ -97,4 +127,4 @@ def stock_form(stock: Any) -> Form:
     Returns:
         The form without smoothing.
     """
-    return Form("stock", with_parts(stock, copy.deepcopy(stock.assigner), stock.bce))
+    return Form("stock", with_parts(stock, copy.deepcopy(stock.assigner), PreciseTerm(stock.bce)))

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from det_ls.base.errors import ArgumentError, MissingPackageError
-from det_ls.data.coco import Json, coco_evaluate
+from det_ls.base.types import Json
+from det_ls.data.coco import coco_evaluate
 
 DEFAULT_EVALUATOR = "pycocotools"
 EVALUATORS = (DEFAULT_EVALUATOR, "hotcoco")

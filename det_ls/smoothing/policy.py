@@ -17,17 +17,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from det_ls.base.errors import ArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from det_ls.smoothing.settings import LabelSmoothing
     from det_ls.smoothing.similarity import SimilarityTable
 
-    Factory = Callable[[LabelSmoothing, Sequence[str], SimilarityTable | None], "Policy"]
+    Factory = Callable[["Keys", Sequence[str], SimilarityTable | None], "Policy"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,19 @@ class Policy(ABC):
             raise ArgumentError(f"state: expected none for {type(self).__name__}, got {', '.join(map(str, state))}.")
 
 
+class Keys(Protocol):
+    """What a schedule needs of the label-smoothing keys (`det_ls.smoothing.settings.LabelSmoothing`)."""
+
+    @property
+    def label_smoothing(self) -> float | Mapping[Any, float]:
+        """Epsilon, or the epsilon of each class."""
+        ...
+
+    def matrix(self, names: Sequence[str], table: SimilarityTable | None, scale: float) -> Tensor:
+        """Return P of shape (K, K) for the scaled epsilons."""
+        ...
+
+
 class ScheduledPolicy(Policy):
     """Every class's epsilon times a curve over the epochs: constant, linear or cosine.
 
@@ -119,7 +131,7 @@ class ScheduledPolicy(Policy):
     def __init__(
         self,
         curve: Callable[[float], float],
-        smoothing: LabelSmoothing,
+        smoothing: Keys,
         names: Sequence[str],
         table: SimilarityTable | None = None,
     ) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,14 @@ import ultralytics
 from ultralytics import RTDETR, YOLOE, YOLOWorld
 from ultralytics.engine import trainer as engine
 from ultralytics.engine.model import Model
-from ultralytics.utils import YAML, checks
+from ultralytics.utils import LOGGER, YAML, checks
 
+from det_ls.calibration.fold import read_record
 from det_ls.smoothing.request import Request, refuse_keys
 from det_ls.smoothing.settings import PREFIX, split_keys
+from det_ls.training.families import RTDETR as RTDETR_FAMILY
+from det_ls.training.families import WHY_NOT_RTDETR, WORLD, family_of
+from det_ls.training.families import YOLOE as YOLOE_FAMILY
 from det_ls.training.tasks import TRAINERS
 from det_ls.training.trainer import LabelSmoothingTrainerMixin, check_data
 
@@ -45,7 +49,7 @@ class YOLO(ultralytics.YOLO):
     """``ultralytics.YOLO`` whose ``train`` understands ``label_smoothing`` and its companions.
 
     Everything else is the parent's. The keys are refused, never dropped, where they cannot take effect: modes other
-    than train, tasks and trainers without support, YOLO-World, YOLOE and RT-DETR models.
+    than train, tasks and trainers without support, RT-DETR models.
 
     Examples:
         >>> model = YOLO("yolo11n.yaml")
@@ -66,8 +70,14 @@ class YOLO(ultralytics.YOLO):
             verbose: As in Ultralytics.
 
         Raises:
-            ValueError: If the file is no readable checkpoint.
+            ValueError: If the file is no readable checkpoint, or the YAML of an RT-DETR model.
         """
+        if (
+            isinstance(model, (str, Path))
+            and Path(model).suffix in {".yaml", ".yml"}
+            and family_of(model) == RTDETR_FAMILY
+        ):
+            raise ValueError(f"model: expected a YOLO model, got {str(model)!r}: build it with ultralytics.RTDETR.")
         try:
             super().__init__(model, task, verbose)
         except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:  # as versions differ
@@ -96,23 +106,11 @@ class YOLO(ultralytics.YOLO):
             TypeError: If a key is unknown or has the wrong type.
             ValueError: If a key is out of range, does not fit the data, or cannot take effect here.
         """
-        arguments = _with_cfg(kwargs)
-        if trainer is None:
-            trainer = TRAINERS.get(str(self.task))
-        if trainer is None:
-            refuse_keys(arguments, f"expected a task among {', '.join(TRAINERS)}, got {self.task!r}.")
-        elif not (inspect.isclass(trainer) and issubclass(trainer, LabelSmoothingTrainerMixin)):
-            name = getattr(trainer, "__name__", repr(trainer))
-            refuse_keys(arguments, f"expected a trainer derived from det_ls.DetectionTrainer, got {name}.")
-        else:
-            request = Request.parse(arguments)
-            check_data(request, arguments.get("data"), arguments.get("single_cls"))
-            if request.given:  # the typed value replaces the keys that it was parsed from, those of cfg= included
-                kwargs = {**split_keys(kwargs)[1], PREFIX: request}
-            if isinstance(arguments.get("data"), (list, tuple)) and not hasattr(engine, "MultiTrainer"):
-                raise ValueError(
-                    f"data: expected one data set with ultralytics {ultralytics.__version__}, got several."
-                )
+        if read_record(self) is not None:
+            LOGGER.warning(
+                "The weights are calibrated; training changes the scores, and what it saves will not be calibrated."
+            )
+        trainer, kwargs = _prepared(TRAINERS[""], str(self.task), trainer, kwargs)
         return super().train(trainer=trainer, **kwargs)
 
     val = _refusing(ultralytics.YOLO, "val", _mode_refusal("val"))
@@ -123,14 +121,60 @@ class YOLO(ultralytics.YOLO):
     tune = _refusing(ultralytics.YOLO, "tune", _mode_refusal("tune"))
 
 
-def _guarded(family: type) -> type:
+def _prepared(
+    trainers: Mapping[str, type[LabelSmoothingTrainerMixin]], task: str, trainer: Any, kwargs: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Choose the trainer and check the keys, or refuse them, before anything else happens."""
+    arguments = _with_cfg(kwargs)
+    if trainer is None:
+        trainer = trainers.get(task)
+    if trainer is None:
+        refuse_keys(
+            arguments,
+            f"expected a task among {', '.join(trainers)}, got {task!r}."
+            if trainers
+            else "expected trainer=YOLOEPETrainer or YOLOEPESegTrainer of det_ls.training.tasks with a YOLOE model, "
+            "got Ultralytics' default, whose class channels stand for no class.",
+        )
+    elif not (inspect.isclass(trainer) and issubclass(trainer, LabelSmoothingTrainerMixin)):
+        name = getattr(trainer, "__name__", repr(trainer))
+        refuse_keys(arguments, f"expected a trainer derived from one of det_ls.training.tasks, got {name}.")
+    else:
+        request = Request.parse(arguments)
+        check_data(trainer, request, arguments.get("data"), arguments.get("single_cls"))
+        if request.given:  # the typed value replaces the keys that it was parsed from, those of cfg= included
+            kwargs = {**split_keys(kwargs)[1], PREFIX: request}
+        if isinstance(arguments.get("data"), (list, tuple)) and not hasattr(engine, "MultiTrainer"):
+            raise ValueError(f"data: expected one data set with ultralytics {ultralytics.__version__}, got several.")
+    return trainer, kwargs
+
+
+OTHER_MODES = ("val", "predict", "track", "export", "benchmark", "tune")
+
+
+def _refusing_family(family: type, why: str) -> type:
     """Derive a class that refuses the keys in every mode from a family that label smoothing does not support."""
-    why = f"expected a YOLO detection model, got a {family.__name__} model, which label_smoothing does not support."
-    modes = ("train", "val", "predict", "track", "export", "benchmark", "tune")
-    return type(family.__name__, (family,), {mode: _refusing(family, mode, why) for mode in modes})
+    return type(family.__name__, (family,), {mode: _refusing(family, mode, why) for mode in ("train", *OTHER_MODES)})
 
 
-_GUARDS: dict[type, type] = {family: _guarded(family) for family in (YOLOWorld, YOLOE, RTDETR)}
+def _training_family(family: type, trainers: Mapping[str, type[LabelSmoothingTrainerMixin]]) -> type:
+    """Derive a class that trains with our trainers, and refuses the keys in other modes, from a family of models."""
+    stock: Any = family
+
+    def train(self: Any, trainer: Any = None, **kwargs: Any) -> Any:
+        trainer, kwargs = _prepared(trainers, str(self.task), trainer, kwargs)
+        return stock.train(self, trainer=trainer, **kwargs)
+
+    train.__doc__ = YOLO.train.__doc__
+    refusals = {mode: _refusing(family, mode, _mode_refusal(mode)) for mode in OTHER_MODES}
+    return type(family.__name__, (family,), {"train": train, **refusals})
+
+
+_GUARDS: dict[type, type] = {
+    YOLOWorld: _training_family(YOLOWorld, TRAINERS[WORLD]),
+    YOLOE: _training_family(YOLOE, TRAINERS[YOLOE_FAMILY]),
+    RTDETR: _refusing_family(RTDETR, WHY_NOT_RTDETR),
+}
 
 
 def _with_cfg(kwargs: dict[str, Any]) -> dict[str, Any]:

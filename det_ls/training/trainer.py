@@ -7,7 +7,7 @@ Read it top to bottom: a run goes through its methods in this order. What it ass
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from det_ls.smoothing.settings import LabelSmoothing, ordered_names, split_keys
 from det_ls.stock.logs import without_lines
 from det_ls.stock.patches import before_ddp_launch, replaced, without
 from det_ls.training.assumptions import check_trainer
+from det_ls.training.families import family_of, mismatch
 from det_ls.training.policy_state import STATE_KEY, restore, saved_with, share
 from det_ls.training.run_folder import TABLE_COPY, copy_table, new_folders, remove_empty
 
@@ -43,10 +44,16 @@ class LabelSmoothingTrainerMixin(_Base):
     no checkpoint holds a class of det-ls.
 
     Attributes:
+        task: The one task that it trains, for a sentence in place of a failure far inside Ultralytics; None for any.
+        family: The family of models that it trains: "" for the usual ones, ``World`` or ``YOLOE``.
+        names_in_yaml: Whether its data sets name their classes in a data YAML, and not by folders.
         request: The keys in force and their table; on resume those of the checkpoint.
         policy: Which smoothing matrix is in force in which epoch; None without smoothing.
     """
 
+    task: str | None = None
+    family: str = ""
+    names_in_yaml: bool = True
     request: Request
     policy: Policy | None = None
 
@@ -65,11 +72,17 @@ class LabelSmoothingTrainerMixin(_Base):
 
         Raises:
             TypeError: If a label-smoothing key is unknown or has the wrong type.
-            ValueError: If a label-smoothing key's value is out of range or does not fit the data set's classes.
+            ValueError: If a label-smoothing key's value is out of range or does not fit the data set's classes, or
+                another task is asked for.
         """
         check_trainer()
         cfg_keys, cfg = split_keys(cfg2dict(cfg))
         override_keys, overrides = split_keys(cfg2dict(overrides or {}))
+        if self.task is not None and overrides.get("task") not in {None, self.task}:
+            raise ValueError(
+                f"trainer: expected one for the task {overrides['task']!r}, got {type(self).__name__}, "
+                f"which trains {self.task!r}."
+            )
         self.request = Request.of_keys({**cfg_keys, **override_keys})
         self._new_folders: list[Path] = []
         self._criterion: Any = None
@@ -97,7 +110,7 @@ class LabelSmoothingTrainerMixin(_Base):
         for key, value in self.smoothing.to_args().items():
             setattr(self.args, key, value)
         if not isinstance(self.args.data, dict):
-            check_data(self.request, self.args.data, self.args.single_cls)
+            check_data(type(self), self.request, self.args.data, self.args.single_cls)
         self._new_folders = new_folders(self.args)
 
     def _go_on_with(self, last: Path) -> None:
@@ -112,6 +125,43 @@ class LabelSmoothingTrainerMixin(_Base):
                 "Start a new run to change it."
             )
 
+    @classmethod
+    def target_names(cls, request: Request, names: Sequence[str]) -> list[str]:
+        """Name what the model's class channels stand for.
+
+        Args:
+            request: The keys.
+            names: The data set's class names, in index order.
+
+        Returns:
+            One name for each channel: here the classes themselves.
+
+        Raises:
+            ValueError: If a key cannot take effect on such channels.
+        """
+        del request
+        return list(names)
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """Build the model as stock does, unless it is of a family that this trainer does not train.
+
+        Args:
+            cfg: As in Ultralytics.
+            weights: As in Ultralytics.
+            verbose: As in Ultralytics.
+
+        Returns:
+            Ultralytics' model.
+
+        Raises:
+            ValueError: If the model is of another family.
+        """
+        found = family_of(cfg)
+        if found != self.family:
+            remove_empty(self._new_folders)
+            raise ValueError(mismatch(type(self).__name__, self.family, found))
+        return super().get_model(cfg, weights, verbose)
+
     def get_dataset(self) -> dict[str, Any]:
         """Resolve the data set as stock does, check the keys against its classes and make the policy.
 
@@ -122,7 +172,7 @@ class LabelSmoothingTrainerMixin(_Base):
         try:
             with dataset_root(self.args.data):
                 data = self._stock_dataset()
-            names = ordered_names(data["names"])
+            names = self.target_names(self.request, ordered_names(data["names"]))
             self.request.check(names)
             self.policy = self.request.policy(names)
             ready = True
@@ -227,10 +277,13 @@ class LabelSmoothingTrainerMixin(_Base):
         return getattr(model, "student_model", model)
 
 
-def check_data(request: Request, data: object, single_cls: object = False) -> None:
+def check_data(
+    trainer: type[LabelSmoothingTrainerMixin], request: Request, data: object, single_cls: object = False
+) -> None:
     """Check keys against the classes of every data set that is on this machine.
 
     Args:
+        trainer: The trainer's class.
         request: The keys.
         data: One data set or several.
         single_cls: Whether training takes all classes for one.
@@ -238,6 +291,9 @@ def check_data(request: Request, data: object, single_cls: object = False) -> No
     Raises:
         ValueError: If a value does not fit the classes of one of the data sets.
     """
+    if not trainer.names_in_yaml:
+        return
     for item in data if isinstance(data, (list, tuple)) else [data]:
         if isinstance(item, (str, Path)) and (file := local_data_file(item)) is not None:
-            request.check(ordered_names({0: "item"} if single_cls else class_names(file)))
+            names = ordered_names({0: "item"} if single_cls else class_names(file))
+            request.check(trainer.target_names(request, names))

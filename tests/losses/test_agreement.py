@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from det_ls.losses.agreement import excerpt, has_objects, in_double, largest_difference, tolerance
+from det_ls.losses.agreement import excerpt, has_objects, largest_difference, tolerance
 
 
 def make(batch_idx, size=5, masks=None):
@@ -67,6 +67,12 @@ def test_as_many_objects_as_images_are_not_mistaken_for_images():
     assert batch["masks"].flatten().tolist() == [0, 3]
 
 
+def test_masks_of_objects_are_cut_with_the_objects():
+    masks = torch.arange(5.0).view(5, 1, 1)
+    _, batch = excerpt(*make([0, 0, 0, 3, 4], masks=masks), masks_of_objects=True)
+    assert batch["masks"].flatten().tolist() == [0, 1, 2, 3]
+
+
 def test_an_excerpt_changes_neither_outputs_nor_batch():
     preds, batch = make([1, 3, 3, 4])
     kept = {**{k: v for k, v in preds.items() if isinstance(v, torch.Tensor)}, **batch}
@@ -83,14 +89,6 @@ def test_an_excerpt_changes_neither_outputs_nor_batch():
 @pytest.mark.parametrize(("batch_idx", "any_object"), [([], False), ([0], True), ([3, 4], True)])
 def test_has_objects(batch_idx, any_object):
     assert has_objects(make(batch_idx)[1]) is any_object
-
-
-def test_in_double_converts_floating_tensors_only():
-    converted = in_double(
-        {"x": torch.zeros(2), "h": torch.zeros(2, dtype=torch.float16), "i": torch.zeros(2).long(), "n": None}
-    )
-    assert [converted[k].dtype for k in "xhi"] == [torch.float64, torch.float64, torch.int64]
-    assert converted["n"] is None
 
 
 def quadratic(preds, batch, factor=1.0, gradient_factor=1.0):

@@ -21,7 +21,7 @@ import torch
 import ultralytics
 from torch.nn.functional import binary_cross_entropy_with_logits
 from ultralytics.cfg import get_cfg
-from ultralytics.nn.tasks import DetectionModel, SegmentationModel
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
@@ -803,11 +803,15 @@ def test_the_end_to_end_criterion_smooths_both_halves():
         assert (ours.assigner.topk, ours.assigner.topk2) == (theirs.assigner.topk, theirs.assigner.topk2)
 
 
-def test_a_model_of_another_task_is_refused():
-    model = SegmentationModel("yolo11n-seg.yaml", nc=2, verbose=False)
+def test_a_model_with_another_criterion_is_refused():
+    class Semantic(DetectionModel):
+        def init_criterion(self):
+            return object()
+
+    model = Semantic("yolo11n.yaml", nc=2, verbose=False)
     model.args = get_cfg()
     with pytest.raises(
-        TypeError, match="model: expected a detection model .* got SegmentationModel with v8SegmentationLoss"
+        TypeError, match="model: expected a model with one of the criteria v8DetectionLoss, .* got Semantic with object"
     ):
         smoothed_criterion(model, label_smoothing=0.1)
 

@@ -166,6 +166,21 @@ def test_weighted_average_precision_equals_a_set_with_images_repeated(seed: int)
     assert WeightedAP(table)(weights) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("digits", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_ties_are_broken_as_in_a_real_resample(seed: int, digits: int) -> None:
+    gt, detections = hard_set(seed)
+    detections = [{**d, "score": round(d["score"], digits)} for d in detections]
+    table = build_table(gt, detections)
+    weights = image_weights(table.n_images, 1, seed + 1)[:, 0]
+    repeated = repeat_images(gt, detections, dict(zip(table.image_ids, weights.tolist(), strict=True)))
+    expected = evaluate_checked(*repeated).stats
+    by_class = WeightedAP(table)(weights)
+    known = ~np.isnan(by_class[0])
+    assert by_class[:, known].mean() == pytest.approx(expected[0], abs=1e-12)
+    assert by_class[0, known].mean() == pytest.approx(expected[1], abs=1e-12)
+
+
 def repeat_images(gt: Json, detections: list[Json], weights: dict[int, int]) -> tuple[Json, list[Json]]:
     """Write a weighted set out: copies of an image lie side by side in the order of the ids."""
 

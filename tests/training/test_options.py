@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Training options that change the batch, the schedule or the weights of the loss leave the smoothed targets as asked."""
+
+from __future__ import annotations
+
+import pytest
+import ultralytics
+from probe import watch_training
+
+import det_ls
+
+OPTIONS = {
+    "multi_scale": {"multi_scale": 0.5},
+    "class weights": {"cls_pw": 0.5},
+    "freeze": {"freeze": 10},
+    "fraction": {"fraction": 0.5},
+    "close_mosaic": {"mosaic": 1.0, "close_mosaic": 1, "epochs": 2},
+    "early stop": {"patience": 1, "epochs": 3},
+    "accumulation": {"nbs": 8},
+    "rectangles": {"rect": True},
+    "another optimizer": {"optimizer": "AdamW"},
+    "masks of objects": {"overlap_mask": False},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_leaves_the_targets_as_asked(option, task_data, quick):
+    arguments = OPTIONS[option]
+    unknown = set(arguments) - set(vars(ultralytics.cfg.get_cfg()))
+    if unknown:
+        pytest.skip(f"ultralytics {ultralytics.__version__} has no {', '.join(unknown)}")
+    with watch_training() as records:
+        det_ls.YOLO("yolo11n-seg.yaml").train(
+            data=str(task_data("segment")), label_smoothing=0.2, **{**quick, **arguments}
+        )
+    found = records.epsilons()
+    assert found, "no foreground was seen"
+    assert found == pytest.approx([0.2] * len(found), abs=5e-3)
+
+
+def test_a_time_limit_moves_the_schedule_with_the_number_of_epochs(tiny, quick):
+    epochs = {}
+    model = det_ls.YOLO("yolo11n.yaml")
+    model.add_callback("on_train_epoch_start", lambda t: epochs.setdefault(t.epoch, t.epochs))
+    keys = {"label_smoothing": 0.3, "label_smoothing_schedule": "linear"}
+    with watch_training() as records:
+        model.train(data=str(tiny), time=0.0006, **keys, **{**quick, "epochs": 3})
+    assert epochs[0] == 3  # until stock has timed an epoch
+    for epoch, total in epochs.items():
+        found = records.epsilons(epoch)
+        passed = min(epoch / (total - 1), 1.0) if total > 1 else 0.0
+        assert found == pytest.approx([0.3 * (1 - passed)] * len(found), abs=5e-3)
+    assert records.epsilons(0)
