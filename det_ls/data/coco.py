@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.base.arguments import examples
+from det_ls.base.arguments import examples, printable
 from det_ls.base.errors import DataError, MissingFileError
 from det_ls.base.folders import is_file
 from det_ls.base.memory import paused_collection
@@ -108,7 +108,7 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
     ids = [a.get("id") for a in annotations]
     if not all(isinstance(i, int) and 0 < i <= LARGEST_ID for i in ids) or len(set(ids)) != len(ids):
         ids = list(range(1, len(annotations) + 1))
-    names = [str(c.get("name", c["id"])) for c in categories]
+    names = [printable(str(c.get("name", c["id"]))) for c in categories]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{what}.categories: expected different names, got {examples(repeated)} repeatedly.")
     return {
