@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 from det_ls.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from det_ls.base.errors import DetLsError as DetLsError
+    from det_ls.calibration.calibrate import calibrate as calibrate
+    from det_ls.calibration.files import calibrate_detections as calibrate_detections
+    from det_ls.calibration.sidecar import load_calibrator as load_calibrator
     from det_ls.evaluation.comparison import compare as compare
     from det_ls.evaluation.evaluate import evaluate as evaluate
     from det_ls.evaluation.evaluate import evaluate_detections as evaluate_detections
@@ -40,6 +44,10 @@ _HOME = {
     "smoothed_cross_entropy": "losses.cross_entropy",
     "smooth_targets": "smoothing.matrix",
     "smoothing_matrix": "smoothing.matrix",
+    "DetLsError": "base.errors",
+    "calibrate": "calibration.calibrate",
+    "calibrate_detections": "calibration.files",
+    "load_calibrator": "calibration.sidecar",
     "Evaluation": "evaluation.results",
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluate",

@@ -29,7 +29,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402 - after the thread settings
 
-ROWS = ("pycocotools", "derived numbers", "bootstrap", "AP bootstrap", "faster-coco-eval")
+ROWS = ("pycocotools", "derived numbers", "bootstrap", "AP bootstrap", "everything", "faster-coco-eval")
 WHOLE = ("metrics, pycocotools", "metrics, hotcoco")
 OBJECTS, DETECTIONS, CLASSES, SIZE = 7.2, 80.0, 80, 640.0
 
@@ -129,14 +129,15 @@ def run_row(row: str, n_images: int, replicates: int, ap_replicates: int) -> dic
         del evaluator
         times |= run_metrics(gt, detections, row.split(", ")[1])
     elif row not in ("pycocotools", "faster-coco-eval"):
+        from det_ls.evaluation.kept import plan_kept
         from det_ls.evaluation.measure import metrics_from_coco
         from det_ls.evaluation.settings import MeasureSettings
         from det_ls.metrics.average_precision import average_precision_numbers
-        from det_ls.metrics.catalogue import FAMILIES, estimate
+        from det_ls.metrics.catalogue import BESIDES_AP, estimate
         from det_ls.metrics.matching import table_from_coco
         from det_ls.metrics.protocols import get_protocol
         from det_ls.uncertainty.floor import calibration_floors
-        from det_ls.uncertainty.samples import image_weights
+        from det_ls.uncertainty.samples import draw, image_weights, sample_numbers
 
         if row == "derived numbers":
             with clock(times, "table"):
@@ -151,11 +152,15 @@ def run_row(row: str, n_images: int, replicates: int, ap_replicates: int) -> dic
         else:
             table = table_from_coco(evaluator)
             del evaluator
+            rules = get_protocol("det_ls")
             with clock(times, "row"):
-                of_ap = row == "AP bootstrap"
-                weights = image_weights(table.n_images, ap_replicates if of_ap else replicates, seed=0)
-                families = tuple(f for f in FAMILIES if (f is average_precision_numbers) == of_ap)
-                estimate(table, weights, get_protocol("det_ls"), families=families)
+                if row == "everything":
+                    plan, _ = plan_kept(table, MeasureSettings(), np.arange(table.n_images))
+                    sample_numbers(plan, draw(table.n_images, replicates, seed=0))
+                else:
+                    families = (average_precision_numbers,) if row == "AP bootstrap" else BESIDES_AP
+                    size = ap_replicates if row == "AP bootstrap" else replicates
+                    estimate(table, image_weights(table.n_images, size, seed=0), rules, families=families)
     times["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return times
 
@@ -208,8 +213,9 @@ def main() -> None:
     labels = {
         "pycocotools": "pycocotools evaluate + accumulate",
         "derived numbers": "everything beyond it, floors included",
-        "bootstrap": f"{args.replicates} replicates, calibration numbers",
+        "bootstrap": f"{args.replicates} replicates, all boxes but AP",
         "AP bootstrap": f"{args.ap_replicates} replicates, AP",
+        "everything": f"{args.replicates} replicates, every number, thresholds chosen anew",
         "faster-coco-eval": "faster-coco-eval evaluate + accumulate",
         **{row: f"det-ls {row}, no bootstrap" for row in WHOLE},
     }

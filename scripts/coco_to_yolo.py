@@ -50,13 +50,15 @@ def convert(source: str | Path, out: str | Path) -> Path:
     """
     source, out = Path(source).expanduser().resolve(), Path(out).expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"Expected out to be a new or empty folder, but '{out}' is not.")
+        raise FileExistsError(f"out: expected a new or empty folder, got '{out}', which holds files.")
     files = find_annotations(source)
     contents = {split: read_annotations(file) for split, file in files.items()}
     categories = {split: {c["id"]: str(c["name"]) for c in x["categories"]} for split, x in contents.items()}
     for split in files:
         if categories[split] != categories["train"]:
-            raise ValueError(f"Expected the same categories in '{files[split]}' as in '{files['train']}'.")
+            raise ValueError(
+                f"source: expected the same categories in '{files[split]}' as in '{files['train']}', got others."
+            )
     index = {category: i for i, category in enumerate(sorted(categories["train"]))}
 
     data: dict[str, Any] = {split: f"images/{_name(file)}" for split, file in files.items()}
@@ -85,9 +87,11 @@ def find_annotations(source: Path) -> dict[str, Path]:
                 found[split].append(file)
     for split, files in found.items():
         if len(files) > 1:
-            raise ValueError(f"Expected one instances_{split}*.json in '{source / 'annotations'}', got {len(files)}.")
+            raise ValueError(
+                f"source: expected one instances_{split}*.json in '{source / 'annotations'}', got {len(files)}."
+            )
         if not files and split != "test":
-            raise FileNotFoundError(f"Expected source to hold annotations/instances_{split}*.json, got '{source}'.")
+            raise FileNotFoundError(f"source: expected annotations/instances_{split}*.json, got none in '{source}'.")
     return {split: files[0] for split, files in found.items() if files}
 
 
@@ -96,17 +100,19 @@ def read_annotations(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"Expected '{file}' to be valid JSON, but {error}.") from error
+        raise ValueError(f"source: expected valid JSON, got '{file}' ({error}).") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(x), list) for x in REQUIRED):
-        raise ValueError(f"Expected '{file}' to list images, annotations and categories, as instances_*.json do.")
+        raise ValueError(f"source: expected images, annotations and categories in '{file}', got something else.")
     for part, keys in REQUIRED.items():
         if not all(isinstance(x, dict) and all(k in x for k in keys) for x in content[part]):
-            raise ValueError(f"Expected each of the {part} in '{file}' to have the keys {keys}.")
+            raise ValueError(
+                f"source: expected the keys {keys} in each of the {part} of '{file}', got an entry without."
+            )
     images, categories = ({x["id"] for x in content[key]} for key in ("images", "categories"))
     for key, known in (("image_id", images), ("category_id", categories)):
         unknown = sorted({x[key] for x in content["annotations"]} - known)
         if unknown:
-            raise ValueError(f"Annotations in '{file}' have an unknown {key}, such as {unknown[:3]}.")
+            raise ValueError(f"source: expected a known {key} in each annotation of '{file}', got {unknown[:3]}.")
     return content
 
 
@@ -123,14 +129,18 @@ def write_split(content: dict[str, Any], file: Path, root: Path, index: dict[int
     source = file.parent.parent
     folder = next((x for x in (source / name, source / "images" / name) if x.is_dir()), None)
     if folder is None:
-        raise FileNotFoundError(f"Expected the images of '{file.name}' in '{source / name}' or 'images/{name}'.")
+        raise FileNotFoundError(
+            f"source: expected the images of '{file.name}' in '{source / name}' or 'images/{name}', got none."
+        )
     names = [x["file_name"] for x in content["images"]]
     for file_name in names:
         if PurePosixPath(file_name).is_absolute() or ".." in PurePosixPath(file_name).parts:
-            raise ValueError(f"Expected file names in '{file}' to stay inside the folder, got '{file_name}'.")
+            raise ValueError(f"source: expected file names in '{file}' to stay inside the folder, got '{file_name}'.")
     missing = [x for x in names if not (folder / x).is_file()]
     if missing:
-        raise FileNotFoundError(f"{len(missing)} images of '{file}' are not in '{folder}', such as {missing[:3]}.")
+        raise FileNotFoundError(
+            f"source: expected the images of '{file}' in '{folder}', got {len(missing)} missing, such as {missing[:3]}."
+        )
 
     annotations = defaultdict(list)
     for annotation in content["annotations"]:
@@ -141,7 +151,10 @@ def write_split(content: dict[str, Any], file: Path, root: Path, index: dict[int
         link = root / "images" / name / image["file_name"]
         label = Path(img2label_paths([str(link)])[0])
         if label in labelled:
-            raise ValueError(f"'{labelled[label]}' and '{image['file_name']}' in '{file}' would share one label file.")
+            raise ValueError(
+                f"source: expected a label file of its own for each image of '{file}', got one for "
+                f"'{labelled[label]}' and '{image['file_name']}'."
+            )
         labelled[label] = image["file_name"]
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(folder / image["file_name"])
@@ -180,7 +193,7 @@ def main(arguments: list[str]) -> None:
     """Run the command line, `source=... out=...`."""
     options = dict(x.split("=", 1) for x in arguments if "=" in x)
     if len(options) != len(arguments) or set(options) != {"source", "out"}:
-        raise SystemExit("Expected source=<COCO-format folder> out=<new folder>, got: " + " ".join(arguments))
+        raise SystemExit("arguments: expected source=<COCO-format folder> out=<new folder>, got " + " ".join(arguments))
     try:
         data_file = convert(options["source"], options["out"])
     except (OSError, ValueError) as error:

@@ -24,6 +24,7 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
         The :class:`det_ls.Evaluation`.
     """
     from det_ls import evaluate
+    from det_ls.base.errors import ArgumentError
     from det_ls.cli.grammar import arguments_of, key_values
     from det_ls.cli.train import passthrough
     from det_ls.data.coco import read_ground_truth
@@ -34,10 +35,10 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
     if "annotations" in own:
         read_ground_truth(own["annotations"], "annotations")  # before the training, which takes long
     if isinstance(arguments_of(words).get("data"), (list, tuple)):
-        raise ValueError("data: expected one data set, got several.")
+        raise ArgumentError("data: expected one data set, got several.")
     model = passthrough(words)
     if model is None:
-        raise ValueError("model: expected a YOLO detection model, got one that det-ls does not train.")
+        raise ArgumentError("model: expected a YOLO detection model, got one that det-ls does not train.")
     trainer = model.trainer
     return evaluate(
         str(trainer.best if trainer.best.exists() else trainer.last),
@@ -53,10 +54,14 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
 
 
 def main() -> int:
-    from det_ls.cli.evaluate import table
+    from det_ls.cli.help import mode_help
     from det_ls.cli.main import run
+    from det_ls.report.printed import evaluation_text
 
-    return run(lambda: print(table(train_and_evaluate(sys.argv[1:]))))
+    if {"-h", "--help", "help"} & set(sys.argv[1:2]) or len(sys.argv) == 1:
+        print(__doc__, mode_help("train"), sep="\n")
+        return 0
+    return run(lambda: print(evaluation_text(train_and_evaluate(sys.argv[1:]))))
 
 
 if __name__ == "__main__":

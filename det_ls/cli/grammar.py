@@ -3,11 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
+import yaml
+
+from det_ls.base.arguments import shown
+from det_ls.base.errors import ArgumentError, ArgumentTypeError, DataError, MissingFileError
 from det_ls.smoothing.settings import split_keys
+from det_ls.stock.logs import without_lines
+
+# Words of `yolo` that are no mode, and whose own words are not ours to read.
+SPECIAL = ("settings", "solutions", "login", "logout", "copy-cfg", "checks", "version", "cfg", "help")
+BARE_FLAGS = ("half", "int8", "end2end", "nms")  # words that stock takes without a value, whatever their default
 
 
 @dataclass(frozen=True)
@@ -38,27 +49,26 @@ def parse_command(words: Sequence[str]) -> Command:
         FileNotFoundError: If the file that ``cfg=`` names was not found.
         TypeError: If a label-smoothing key has no value.
     """
-    from ultralytics.cfg import MODES, merge_equals_args, parse_key_value_pair
-    from ultralytics.utils import YAML
+    from ultralytics.cfg import MODES
 
     kept: list[str] = []
     arguments: dict[str, Any] = {}
     cfg: dict[str, Any] | None = None
-    for word in merge_equals_args(list(words)):
+    for word in merge_words(words):
         bare = word.removeprefix("--").removesuffix(",")
         key, separator, value = bare.partition("=")
         key = key.strip()
         if separator and value.strip() and key == "cfg" and value.strip().lower() != "none":
-            cfg = {k: v for k, v in YAML.load(_cfg_file(value.strip())).items() if k != "cfg"}
+            cfg = read_cfg(value.strip())
             continue
         if separator and (value.strip() or split_keys({key: None})[0]):
             if not value.strip():
-                raise TypeError(f"{word!r}: expected {key}=value.")
-            arguments.update([parse_key_value_pair(f"{key}={value}")])
+                raise ArgumentTypeError(f"{word!r}: expected {key}=value, got no value.")
+            arguments[key] = parse_value(key, value)
         elif bare in MODES:
             arguments["mode"] = bare
         elif split_keys({bare: None})[0]:
-            raise TypeError(f"{word!r}: expected {bare}=value.")
+            raise ArgumentTypeError(f"{word!r}: expected {bare}=value, got no value.")
         if not split_keys({key: None})[0]:
             kept.append(word)
     return Command(tuple(kept), {**(cfg or {}), **arguments}, cfg)
@@ -92,15 +102,196 @@ def key_values(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         TypeError: If a word has no ``=`` or no value.
     """
-    from ultralytics.cfg import merge_equals_args, parse_key_value_pair
-
     arguments: dict[str, Any] = {}
-    for word in merge_equals_args(list(words)):
+    for word in merge_words(words):
         key, separator, value = word.removeprefix("--").removesuffix(",").partition("=")
         if not separator or not value.strip():
-            raise TypeError(f"{word!r}: expected key=value.")
-        arguments.update([parse_key_value_pair(f"{key}={value}")])
+            raise ArgumentTypeError(f"{shown(word)}: expected key=value, got no value.")
+        arguments[key.strip()] = parse_value(key.strip(), value)
     return arguments
+
+
+def merge_words(words: Sequence[str]) -> list[str]:
+    """Join words that belong together: those around a lone ``=``, and the parts of a list or mapping.
+
+    Args:
+        words: The words, as the shell split them.
+
+    Returns:
+        The words, each ``key=value`` or a word of its own.
+
+    Raises:
+        ValueError: If a bracket is not closed, or an ``=`` has no key before it.
+
+    Examples:
+        >>> merge_words(["val", "split", "=", "test", "imgsz=[64,", "32]", "label_smoothing={default:", "0.05}"])
+        ['val', 'split=test', 'imgsz=[64,32]', 'label_smoothing={default: 0.05}']
+    """
+    from ultralytics.cfg import merge_equals_args
+
+    joined: list[str] = []
+    open_braces = 0
+    for word in words:
+        joined = [*joined[:-1], f"{joined[-1]} {word}"] if open_braces > 0 else [*joined, word]
+        open_braces += word.count("{") - word.count("}")
+    try:
+        merged = list(merge_equals_args(joined))
+    except (SyntaxError, IndexError):
+        raise ArgumentError(
+            f"words: expected closed brackets and a key before '=', got {shown(' '.join(words))}."
+        ) from None
+    if any(word.startswith("=") for word in merged):
+        raise ArgumentError(f"words: expected a key before '=', got {shown(' '.join(words))}.")
+    if len("".join(merged)) < len("".join(joined).replace("=", "")):  # older versions drop what an open bracket begins
+        raise ArgumentError(f"words: expected closed brackets, got {shown(' '.join(words))}.")
+    return merged
+
+
+def parse_value(key: str, value: str) -> Any:
+    """Read a value as ``yolo`` does; a mapping of ours may also be written as in YAML, names without quotes.
+
+    Args:
+        key: The key.
+        value: The value, not empty.
+
+    Returns:
+        A Python value where it is a literal or a mapping, else the word.
+
+    Examples:
+        >>> parse_value("label_smoothing", "{default: 0.05, traffic light: 0.2}")
+        {'default': 0.05, 'traffic light': 0.2}
+        >>> parse_value("imgsz", "[64, 32]")
+        [64, 32]
+    """
+    from ultralytics.cfg import parse_key_value_pair, smart_value
+
+    parsed = parse_key_value_pair(f"{key}={value}")[1]
+    if not (isinstance(parsed, str) and parsed.startswith("{") and split_keys({key: None})[0]):
+        return parsed
+    for text in (parsed, re.sub(r":(?=[\d.])", ": ", parsed)):  # {default:0.1} is one word to YAML
+        try:
+            content = yaml.load(text, yaml.BaseLoader)  # words only: a class may be called "no"
+        except (yaml.YAMLError, RecursionError):
+            continue
+        if isinstance(content, dict) and all(isinstance(v, str) and v for v in content.values()):
+            return {int(k) if k.isdecimal() else k: smart_value(v) for k, v in content.items()}
+    return parsed
+
+
+def find_mode(words: Sequence[str], modes: Collection[str], tasks: Collection[str]) -> tuple[str | None, list[str]]:
+    """Find a mode of ours among words in any order.
+
+    Args:
+        words: The words.
+        modes: Our modes.
+        tasks: The tasks that they know; words for another task are left to Ultralytics.
+
+    Returns:
+        The mode and the other words, ``task`` and ``mode`` left out; None and the words if it is no mode of ours.
+
+    Raises:
+        ValueError: If there is another mode besides.
+
+    Examples:
+        >>> find_mode(["model=a.pt", "task=detect", "split", "=", "val", "val"], ["val"], ["detect"])
+        ('val', ['model=a.pt', 'split=val'])
+    """
+    from ultralytics.cfg import MODES, TASKS
+
+    merged = merge_words(words)
+    if not merged or (merged[0] in SPECIAL and merged[0] not in modes):
+        return None, list(words)
+    found: list[str] = []
+    rest: list[str] = []
+    known = True
+    for word in merged:
+        key, _, value = (part.strip() for part in word.removeprefix("--").removesuffix(",").partition("="))
+        if (mode := value if key == "mode" else key if "=" not in word else "") in {*MODES, *modes}:
+            found.append(mode)
+        elif (task := value if key == "task" else key if "=" not in word else "") in {*TASKS, *tasks}:
+            known = known and task in tasks
+        else:
+            rest.append(word)
+    if not known or not set(found) & set(modes):
+        return None, list(words)
+    if len(set(found)) > 1:
+        raise ArgumentError(f"mode: expected one mode, got {' and '.join(dict.fromkeys(found))}.")
+    return found[0], rest
+
+
+def check_words(words: Sequence[str], modes: Collection[str]) -> None:
+    """Raise for a word or key that neither Ultralytics nor we know, and suggest the one that was meant.
+
+    Args:
+        words: The words of a command that is left to Ultralytics.
+        modes: Our modes, for the suggestion.
+
+    Raises:
+        TypeError: If a word is unknown.
+    """
+    from ultralytics.cfg import MODES, TASKS, check_dict_alignment
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    merged = merge_words(words)
+    if not merged or merged[0].lstrip("-") in SPECIAL:
+        return
+    flags = [key for key, value in DEFAULT_CFG_DICT.items() if isinstance(value, bool)]
+    verbs = {*MODES, *TASKS, *modes, *SPECIAL}
+    for word in merged:
+        key, separator, value = (part.strip() for part in word.removeprefix("--").removesuffix(",").partition("="))
+        if split_keys({key: None})[0]:
+            continue
+        if not separator and key in DEFAULT_CFG_DICT and key not in {*flags, *BARE_FLAGS}:
+            raise ArgumentTypeError(f"{shown(word)}: expected {key}=value, got no value.")
+        if not separator and key not in {*verbs, *flags, *BARE_FLAGS}:
+            close = suggestion(key, verbs)
+            raise ArgumentTypeError(f"{shown(word)}: expected a mode, a task or key=value, got an unknown word{close}")
+        if key in {"mode", "task"} and value not in (
+            choices := {"mode": [*dict.fromkeys((*MODES, *modes))], "task": TASKS}[key]
+        ):
+            close = suggestion(value, choices)
+            raise ArgumentError(f"{key}: expected one of {', '.join(choices)}, got {shown(value)}{close}")
+        if separator and key not in {"mode", "task", "cfg"}:
+            try:
+                with without_lines(""):  # of the help that stock prints
+                    check_dict_alignment({**DEFAULT_CFG_DICT}, {key: ""})
+            except TypeError:  # a deprecated key, whose value stock looks at
+                pass
+            except SyntaxError:
+                close = suggestion(key, [*DEFAULT_CFG_DICT, *split_names()])
+                name = key if key.isprintable() else shown(key)
+                raise ArgumentTypeError(
+                    f"{name}: expected a key of det-ls or yolo, got an unknown one{close}"
+                ) from None
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """End a sentence with the known word that was meant, if one is close.
+
+    Args:
+        word: What was typed.
+        known: The words there are.
+
+    Returns:
+        The end of the sentence.
+
+    Examples:
+        >>> suggestion("vall", ["train", "val"])
+        "; did you mean 'val'?"
+        >>> suggestion("xyz", ["train", "val"])
+        '.'
+    """
+    close = get_close_matches(str(word), list(dict.fromkeys(known)), 2)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+
+
+def split_names() -> list[str]:
+    """Return the label-smoothing keys."""
+    from dataclasses import fields
+
+    from det_ls.smoothing.settings import LabelSmoothing
+
+    return [field.name for field in fields(LabelSmoothing)]
 
 
 def check_known(arguments: Mapping[str, Any], known: Iterable[str], required: Iterable[str], what: str) -> None:
@@ -118,17 +309,37 @@ def check_known(arguments: Mapping[str, Any], known: Iterable[str], required: It
     known = list(known)
     for key in arguments:
         if key not in known:
-            raise TypeError(f"{key}: expected one of the keys of {what} ({', '.join(known)}), got an unknown key.")
+            raise ArgumentTypeError(
+                f"{key}: expected one of the keys of {what} ({', '.join(known)}), got an unknown key"
+                f"{suggestion(key, known)}"
+            )
     for key in required:
         if key not in arguments:
-            raise TypeError(f"{key}: expected {key}=... for {what}, got none.")
+            raise ArgumentTypeError(f"{key}: expected {key}=... for {what}, got none.")
 
 
-def _cfg_file(name: str) -> str:
-    """Find the file that ``cfg=`` names, as Ultralytics does."""
-    from ultralytics.utils import checks
+def read_cfg(name: str) -> dict[str, Any]:
+    """Read the file that ``cfg=`` names, which Ultralytics' rules find.
 
-    found = checks.check_file(name, hard=False)
+    Args:
+        name: A path, or the name of a YAML that Ultralytics ships.
+
+    Returns:
+        Its content but for the key ``cfg``.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is no YAML mapping.
+    """
+    from ultralytics.utils import YAML, checks
+
+    try:
+        found = checks.check_file(name, hard=False)
+    except (OSError, ValueError):  # a name that is too long, or has a null character
+        found = None
     if not found:
-        raise FileNotFoundError(f"cfg: expected a YAML file, got {name!r}, which was not found.")
-    return str(found)
+        raise MissingFileError(f"cfg: expected a YAML file, got {shown(name)}, which was not found.")
+    try:
+        return {str(key): value for key, value in YAML.load(str(found)).items() if key != "cfg"}
+    except (AssertionError, AttributeError, OSError, RecursionError, ValueError):
+        raise DataError(f"cfg: expected a YAML mapping in a .yaml file, got {shown(name)}, which is none.") from None

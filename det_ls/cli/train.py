@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ from det_ls.stock.patches import command_line, model_classes
 OTHER_FAMILIES = ("RTDETR", "FastSAM", "SAM", "NAS")  # the entry point builds these by file name
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during training; the message says how to go on."""
+
+
 def passthrough(words: Sequence[str]) -> Any:
     """Run a ``yolo`` command with our ``YOLO`` in place wherever it trains.
 
@@ -27,6 +32,7 @@ def passthrough(words: Sequence[str]) -> Any:
         The model that was trained, or None in other modes.
 
     Raises:
+        KeyboardInterrupt: After Ctrl-C during training, with the command that goes on.
         TypeError: If a label-smoothing key is unknown or has the wrong type.
         ValueError: If a label-smoothing key is out of range or cannot take effect.
     """
@@ -43,9 +49,13 @@ def passthrough(words: Sequence[str]) -> Any:
         return None
 
     request = Request.parse(command.arguments)  # checked before anything else happens
+    started: list[Any] = []
     trained: list[Any] = []
-    with _clean_words(command) as clean, command_line(clean), model_classes(_our_classes(request, trained)):
-        entrypoint()
+    with _clean_words(command) as clean, command_line(clean), model_classes(_our_classes(request, started, trained)):
+        try:
+            entrypoint()
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(_how_to_go_on(words, started)) from interrupt
     if request.smoothing.enabled and not trained:
         refuse_keys({PREFIX: request}, "expected a YOLO detection model, got one that det-ls does not train.")
     return trained[-1] if trained else None
@@ -65,11 +75,21 @@ def _clean_words(command: Command) -> Iterator[list[str]]:
         yield [f"cfg={file}", *command.words]  # first: in older versions it replaces what came before
 
 
-def _our_classes(request: Request, trained: list[Any]) -> dict[str, Callable[..., Any]]:
+def _how_to_go_on(words: Sequence[str], started: Sequence[Any]) -> str:
+    """Say how to go on after Ctrl-C: resume from the last checkpoint, or begin again where there is none."""
+    for model in reversed(started):
+        last = getattr(getattr(model, "trainer", None), "last", None)
+        if last is not None and Path(last).is_file():
+            return f"go on with: {shlex.join(['det-ls', 'train', 'resume', f'model={last}'])}"
+    return f"no epoch was finished, repeat with: {shlex.join(['det-ls', *words])}"
+
+
+def _our_classes(request: Request, started: list[Any], trained: list[Any]) -> dict[str, Callable[..., Any]]:
     """Return our ``YOLO``, which trains with the request, and refusals for the families that it does not fit.
 
     Args:
         request: The label smoothing that was asked for.
+        started: The list that each model is added to before it trains.
         trained: The list that each trained model is added to.
 
     Returns:
@@ -86,6 +106,7 @@ def _our_classes(request: Request, trained: list[Any]) -> dict[str, Callable[...
         train = model.train
 
         def train_with_request(**arguments: Any) -> Any:
+            started.append(model)
             result = train(**arguments, **keys)
             trained.append(model)
             return result

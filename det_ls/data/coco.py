@@ -11,25 +11,33 @@ import contextlib
 import gzip
 import io
 import json
+import warnings
+import zlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
+from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.arguments import examples, printable
+from det_ls.base.errors import DataError, MissingFileError
+from det_ls.base.folders import is_file
 from det_ls.base.memory import paused_collection
+from det_ls.base.types import ImageId, Json
+from det_ls.data.stems import ids_by_stem
 
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
 
-Json = dict[str, Any]
-ImageId = int | str
 Floats = NDArray[np.float64]
 
+_BOOLS = {bool, np.bool_}
 LARGEST_ID = 2**53  # of those that a float holds exactly
+LARGEST_COORDINATE = 1e6  # pixels: beyond it a box of the ground truth is a mistake, not an object
 
 
 @paused_collection()
@@ -50,13 +58,13 @@ def load_coco(source: object, what: str) -> Any:
     if not isinstance(source, (str, PurePath)):
         return source
     path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected {what} to be a COCO JSON file, got '{path}', which does not exist.")
+    if not is_file(path):
+        raise MissingFileError(f"{what}: expected a COCO JSON file, got '{path}', which does not exist.")
     try:
         content = path.read_bytes()
         return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-    except (ValueError, EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"Expected {what}='{path}' to be a JSON file, got content that cannot be read.") from error
+    except (ValueError, EOFError, OSError, RecursionError, zlib.error) as error:
+        raise DataError(f"{what}: expected a JSON file, got '{path}', which cannot be read as one.") from error
 
 
 @paused_collection()
@@ -81,23 +89,28 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
     raw = load_coco(source, what)
     keys = ("images", "annotations", "categories")
     if not isinstance(raw, Mapping) or not all(isinstance(raw.get(key), list) for key in keys):
-        raise ValueError(f"Expected {what} to be COCO instances with lists of {', '.join(keys)}, got something else.")
+        raise DataError(f"{what}: expected COCO instances with lists of {', '.join(keys)}, got something else.")
     images, categories = list(raw["images"]), list(raw["categories"])
-    image_ids = _unique_ids(images, f"{what}'s images")
-    category_ids = _unique_ids(categories, f"{what}'s categories")
+    image_ids = _unique_ids(images, f"{what}.images")
+    category_ids = _unique_ids(categories, f"{what}.categories")
     annotations = list(raw["annotations"])
-    _check_references(annotations, "image_id", image_ids, f"{what}'s annotations")
-    _check_references(annotations, "category_id", category_ids, f"{what}'s annotations")
-    boxes = _boxes(annotations, f"{what}'s annotations")
+    _check_references(annotations, "image_id", image_ids, f"{what}.annotations")
+    _check_references(annotations, "category_id", category_ids, f"{what}.annotations")
+    boxes = _boxes(annotations, f"{what}.annotations")
+    _check_sizes(annotations, boxes, f"{what}.annotations")
+    _warn_of_duplicates(annotations, boxes, f"{what}.annotations")
     areas = _numbers([a.get("area", w * h) for a, (_, _, w, h) in zip(annotations, boxes, strict=True)])
-    if areas is None or not np.isfinite(areas).all():
-        raise ValueError(f"Expected every area of {what}'s annotations to be a finite number, got something else.")
+    if areas is None or areas.ndim != 1 or not ((areas >= 0) & (areas <= LARGEST_COORDINATE**2)).all():
+        raise DataError(
+            f"{what}.annotations: expected every area to be a number of square pixels from 0 to "
+            f"{LARGEST_COORDINATE**2:g}, got others in image {examples(_odd_areas(annotations))}."
+        )
     ids = [a.get("id") for a in annotations]
     if not all(isinstance(i, int) and 0 < i <= LARGEST_ID for i in ids) or len(set(ids)) != len(ids):
         ids = list(range(1, len(annotations) + 1))
-    names = [str(c.get("name", c["id"])) for c in categories]
+    names = [printable(str(c.get("name", c["id"]))) for c in categories]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"Expected {what}'s categories to have different names, got {examples(repeated)} repeatedly.")
+        raise DataError(f"{what}.categories: expected different names, got {examples(repeated)} repeatedly.")
     return {
         "images": [
             {"id": plain_id(i["id"]), **{k: i[k] for k in ("file_name", "width", "height") if k in i}} for i in images
@@ -109,7 +122,7 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
                 "category_id": plain_id(a["category_id"]),
                 "bbox": box,
                 "area": area,
-                "iscrowd": int(bool(a.get("iscrowd", 0))),
+                "iscrowd": int(a.get("iscrowd", 0)),
             }
             for i, a, box, area in zip(ids, annotations, boxes, areas.tolist(), strict=True)
         ],
@@ -137,11 +150,9 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
         ValueError: If it is not a list of detections, if an image or category id is unknown to the ground truth, if a
             stem is that of several images, or if a box or score is not a finite number.
     """
-    from det_ls.data.image_names import ids_by_stem  # which imports this module
-
     raw = load_coco(source, what)
     if not isinstance(raw, Sequence) or isinstance(raw, (str, bytes)):
-        raise ValueError(f"Expected {what} to be a list of COCO results, got {type(raw).__name__}.")
+        raise DataError(f"{what}: expected a list of COCO results, got {type(raw).__name__}.")
     detections = list(raw)
     if (ids := ids_by_stem(detections, gt, what)) is not None:
         detections = [{**d, "image_id": i} for d, i in zip(detections, ids, strict=True)]
@@ -151,7 +162,7 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
     scores = _numbers([d.get("score") for d in detections])
     if scores is None or not np.isfinite(scores).all():
         bad = [d["image_id"] for d in detections if not _finite([d.get("score")])]
-        raise ValueError(f"Expected every score of {what} to be a finite number, got others in image {examples(bad)}.")
+        raise DataError(f"{what}: expected every score to be a finite number, got others in image {examples(bad)}.")
     return [
         {
             "image_id": plain_id(d["image_id"]),
@@ -191,27 +202,6 @@ def coco_evaluate(gt: Json, detections: Sequence[Json]) -> COCOeval:
     return evaluator
 
 
-def examples(items: Iterable[object], limit: int = 3) -> str:
-    """Show a few of many items in an error message.
-
-    Args:
-        items: At least one item.
-        limit: How many to show.
-
-    Returns:
-        The items and how many more there are.
-
-    Examples:
-        >>> examples(["a", "b", "c", "d", "e"])
-        "'a', 'b', 'c' and 2 more"
-        >>> examples([7])
-        '7'
-    """
-    shown = [repr(item) for item in items]
-    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
-    return ", ".join(shown[:limit]) + more
-
-
 def plain_id(identifier: Any) -> ImageId:
     """Return an id that JSON can hold, which numpy's integers are not.
 
@@ -227,21 +217,28 @@ def plain_id(identifier: Any) -> ImageId:
 def _unique_ids(entries: Sequence[Any], what: str) -> list[Any]:
     """Return the ids of images or categories, which have to be distinct and either all integers or all strings."""
     if not entries:
-        raise ValueError(f"Expected {what} to hold at least one entry, got none.")
+        raise DataError(f"{what}: expected at least one entry, got none.")
     ids: list[Any] = [entry.get("id") if isinstance(entry, Mapping) else None for entry in entries]
-    if not (all(isinstance(i, Integral) for i in ids) or all(isinstance(i, str) for i in ids)):
-        bad = [i for i in ids if not isinstance(i, Integral)]
-        raise ValueError(f"Expected {what} to have ids that are all integers or all strings, got {examples(bad)}.")
+    if not (all(_is_integer(i) for i in ids) or all(isinstance(i, str) for i in ids)):
+        bad = [i for i in ids if not _is_integer(i)]
+        raise DataError(f"{what}: expected ids that are all integers or all strings, got {examples(bad)}.")
     if repeated := [i for i, count in Counter(ids).items() if count > 1]:
-        raise ValueError(f"Expected {what} to have different ids, got {examples(repeated)} repeatedly.")
+        raise DataError(f"{what}: expected different ids, got {examples(repeated)} repeatedly.")
+    if large := [i for i in ids if not isinstance(i, str) and abs(i) > LARGEST_ID]:
+        raise DataError(f"{what}: expected ids of at most 2**53, got {examples(map(int, large))}.")
     return ids
+
+
+def _is_integer(value: object) -> bool:
+    """Return whether a value is an integer, which True is not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_references(entries: Sequence[Any], key: str, known: Sequence[Any], what: str) -> None:
     """Raise unless every entry is a mapping whose ``key`` is one of the known ids."""
     if not all(issubclass(kind, Mapping) for kind in set(map(type, entries))):
         bad = [entry for entry in entries if not isinstance(entry, Mapping)]
-        raise ValueError(f"Expected the entries of {what} to be mappings, got {examples(bad)}.")
+        raise DataError(f"{what}: expected mappings as entries, got {examples(bad)}.")
     values = [entry.get(key) for entry in entries]
     valid = set(known)
     try:
@@ -250,8 +247,8 @@ def _check_references(entries: Sequence[Any], key: str, known: Sequence[Any], wh
     except TypeError:  # a list, say
         unknown = [value for value in values if not isinstance(value, Hashable)]
     if unknown:
-        raise ValueError(
-            f"Expected every {key} of {what} to be one of the ground truth's ids (such as {known[0]!r}), "
+        raise DataError(
+            f"{what}: expected every {key} to be one of the ground truth's ids (such as {known[0]!r}), "
             f"got {examples(unknown)}."
         )
 
@@ -264,12 +261,50 @@ def _boxes(entries: Sequence[Any], what: str) -> list[list[float]]:
     boxes = _numbers(rows)
     if boxes is None or boxes.ndim != 2 or boxes.shape[1] != 4 or not _valid_boxes(boxes):
         bad = [e["image_id"] for e, row in zip(entries, rows, strict=True) if not _is_box(row)]
-        raise ValueError(
-            f"Expected every bbox of {what} to be four finite numbers [left, top, width, height] with no negative "
+        raise DataError(
+            f"{what}: expected every bbox to be four finite numbers [left, top, width, height] with no negative "
             f"size, got others in image {examples(bad)}."
         )
     result: list[list[float]] = boxes.tolist()
     return result
+
+
+def _check_sizes(annotations: Sequence[Any], boxes: Sequence[Sequence[float]], what: str) -> None:
+    """Raise for ground truth that no annotator meant: boxes out of any image, and crowds that are neither 0 nor 1."""
+    array = np.asarray(boxes, np.float64).reshape(-1, 4)
+    edges = np.abs(np.concatenate([array, array[:, :2] + array[:, 2:]], 1)).max(1, initial=0)
+    if far := [a["image_id"] for a, edge in zip(annotations, edges, strict=True) if edge > LARGEST_COORDINATE]:
+        raise DataError(
+            f"{what}: expected every bbox within {LARGEST_COORDINATE:g} pixels, got others in image {examples(far)}."
+        )
+    crowds = [a.get("iscrowd", 0) for a in annotations]
+    if odd := [crowd for crowd in crowds if not (isinstance(crowd, (Real, np.bool_)) and crowd in (0, 1))]:
+        raise DataError(f"{what}: expected every iscrowd to be 0 or 1, or true or false, got {examples(odd)}.")
+
+
+def _warn_of_duplicates(annotations: Sequence[Any], boxes: Sequence[Sequence[float]], what: str) -> None:
+    """Warn of objects that are annotated twice: they count twice, and one of the two is always missed."""
+    keys = [
+        (a["image_id"], a["category_id"], bool(a.get("iscrowd", 0)), *box)
+        for a, box in zip(annotations, boxes, strict=True)
+    ]
+    if (repeated := len(keys) - len(set(keys))) > 0:
+        images = dict.fromkeys(key[0] for key, count in Counter(keys).items() if count > 1)
+        warnings.warn(
+            f"{what}: expected each object once, got {repeated} repeated with the same box and class in image "
+            f"{examples(images)}; each counts.",
+            stacklevel=4,
+        )
+
+
+def _odd_areas(annotations: Sequence[Any]) -> list[Any]:
+    """Return the images of annotations whose area is no number within bounds."""
+    odd = []
+    for annotation in annotations:
+        area = _numbers([annotation.get("area", 0)])
+        if area is None or area.ndim != 1 or not 0 <= area[0] <= LARGEST_COORDINATE**2:
+            odd.append(annotation["image_id"])
+    return odd
 
 
 def _is_box(row: object) -> bool:
@@ -293,11 +328,21 @@ def _numbers(values: list[Any]) -> Floats | None:
     """Return numbers, or equally long rows of them, as an array; None if there is anything else among them."""
     try:
         array = np.asarray(values)
-    except ValueError:  # rows of different lengths
+    except (ValueError, OverflowError, RecursionError):  # rows of different lengths, or too many levels of them
         return None
     if not values:
         return np.zeros(0)
+    if array.dtype.kind == "f" and not _BOOLS.isdisjoint(_types(values)):  # numpy takes True among floats for 1.0
+        return None
     return array.astype(np.float64) if array.dtype.kind in "iuf" else None
+
+
+def _types(values: list[Any]) -> set[type]:
+    """Return the types of numbers, or of the numbers in rows of them."""
+    kinds = set(map(type, values))
+    if kinds & {list, tuple}:
+        kinds = set(map(type, chain.from_iterable(v for v in values if isinstance(v, (list, tuple)))))
+    return kinds
 
 
 def _indexed(content: Json) -> Any:

@@ -14,7 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from det_ls.data.coco import Floats, ImageId, Json, examples, read_ground_truth
+from det_ls.base.arguments import examples
+from det_ls.base.errors import DataError, MissingFileError
+from det_ls.base.folders import is_file
+from det_ls.base.types import ImageId, Json
+from det_ls.data.coco import Floats, read_ground_truth
 
 # Ultralytics' own limits: what is beyond them makes it drop the image from its own validation.
 LARGEST_COORDINATE, SMALLEST_COORDINATE = 1.01, -0.01
@@ -59,12 +63,12 @@ def ground_truth_for(
     if annotations is None:
         declared = data.get("annotations")
         if declared is not None and not isinstance(declared, (str, Mapping)):
-            raise ValueError(f"Expected annotations in the data YAML to be a path or a mapping, got {declared!r}.")
+            raise DataError(f"data: expected annotations in the data YAML to be a path or a mapping, got {declared!r}.")
         annotations = declared.get(split) if isinstance(declared, Mapping) else declared if split == "val" else None
         if annotations is None:
             return ground_truth_from_yolo(data if sample is None else {**data, split: sample}, split)
         annotations = Path(data.get("path") or ".") / str(annotations)
-        what = "annotations (a key of the data YAML)"
+        what = "annotations in the data YAML"
     coco = read_ground_truth(annotations, what)
     ids = match_images(list_images(data[split]), coco, what, surplus=sample is not None)
     if sample is not None:
@@ -143,20 +147,29 @@ def list_images(source: str | Sequence[str]) -> list[str]:
         path = Path(entry)
         if path.is_dir():
             found += glob.glob(os.path.join(glob.escape(str(path)), "**", "*.*"), recursive=True)
-        elif path.is_file():
+        elif is_file(path):
             folder = str(path.parent) + os.sep
-            lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+            try:
+                lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+            except UnicodeDecodeError:
+                raise DataError(
+                    f"images: expected UTF-8 text in '{path}', which lists images, got other bytes."
+                ) from None
             found += [line.replace("./", folder, 1) if line.startswith("./") else line for line in lines]
         else:
-            raise FileNotFoundError(f"Expected a folder or list of images, got '{path}', which does not exist.")
+            raise MissingFileError(f"images: expected a folder or list of images, got '{path}', which does not exist.")
     images = sorted(f.replace("/", os.sep) for f in found if f.rpartition(".")[-1].lower() in IMG_FORMATS)
     if not images:
-        raise FileNotFoundError(f"Expected images in {source!r}, got none of the formats that Ultralytics reads.")
+        raise MissingFileError(
+            f"images: expected images in {source!r}, got none of the formats that Ultralytics reads."
+        )
     if len(set(images)) < len(images):
         repeated = [image for image, count in Counter(images).items() if count > 1]
-        raise ValueError(f"Expected each image of a split once, got {examples(repeated)} repeatedly.")
+        raise DataError(f"images: expected each image of a split once, got {examples(repeated)} repeatedly.")
     if missing := [image for image in images if not Path(image).is_file()]:
-        raise FileNotFoundError(f"Expected the images listed in {source!r} to exist, got none at {examples(missing)}.")
+        raise MissingFileError(
+            f"images: expected the images listed in {source!r} to exist, got none at {examples(missing)}."
+        )
     return images
 
 
@@ -178,8 +191,9 @@ def image_size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = exif_size(image)
-    except (OSError, ImportError) as error:  # Ultralytics tries a plugin for HEIC on any file that Pillow cannot read
-        raise ValueError(f"Expected '{path}' to be an image, got a file that cannot be read as one.") from error
+    # A truncated header, a decompression bomb, a plugin for HEIC that Ultralytics tries on what Pillow cannot read.
+    except (OSError, ImportError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"images: expected an image, got '{path}', which cannot be read as one.") from error
     return int(width), int(height)
 
 
@@ -203,7 +217,7 @@ def read_labels(file: str | Path, num_classes: int, keypoint_columns: int = 0) -
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"Expected label file '{path}' to be UTF-8 text, got other bytes.") from error
+        raise DataError(f"labels: expected UTF-8 text in '{path}', got other bytes.") from error
     rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
     if keypoint_columns:
         rows = [(n, cells[:5] if len(cells) == 5 + keypoint_columns else cells) for n, cells in rows]
@@ -211,15 +225,36 @@ def read_labels(file: str | Path, num_classes: int, keypoint_columns: int = 0) -
     labels, seen = [], set()
     for number, cells in rows:
         try:
-            values = np.array([float(cell) for cell in cells], dtype=np.float64)
+            values = np.array(read_numbers(cells), dtype=np.float64)
             label = _parse_label(values, polygons, num_classes)
         except ValueError as error:
-            raise ValueError(f"Line {number} of label file '{path}' is not valid: {error}.") from error
+            raise DataError(f"labels: '{path}', line {number}: {error}.") from error
         key = values.astype(np.float32).tobytes()  # the precision in which Ultralytics compares lines
         if key not in seen:
             seen.add(key)
             labels.append(label)
     return labels
+
+
+def read_numbers(cells: Sequence[str]) -> list[float]:
+    """Read the words of a line as numbers.
+
+    Args:
+        cells: The words.
+
+    Returns:
+        The numbers; NaN and infinity are among what a word may say.
+
+    Raises:
+        ValueError: If a word is no number.
+    """
+    numbers = []
+    for cell in cells:
+        try:
+            numbers.append(float(cell))
+        except ValueError:
+            raise DataError(f"expected numbers, got {cell!r}") from None
+    return numbers
 
 
 def match_images(
@@ -245,7 +280,7 @@ def match_images(
     entries: dict[str, list[tuple[tuple[str, ...], ImageId]]] = defaultdict(list)
     for image in gt["images"]:
         if not isinstance(image.get("file_name"), str):
-            raise ValueError(f"Expected every image of {what} to have a file_name, got none for id {image['id']!r}.")
+            raise DataError(f"{what}: expected every image to have a file_name, got none for id {image['id']!r}.")
         parts = PurePath(image["file_name"].replace("\\", "/")).parts
         entries[parts[-1] if parts else ""].append((parts, image["id"]))
     ids: dict[str, ImageId] = {}
@@ -265,38 +300,36 @@ def match_images(
             ids[path] = found[0][1]
             owner[found[0][1]] = path
     if ambiguous:
-        raise ValueError(
-            f"Expected each image to have an entry of its own in {what}, got none for {examples(ambiguous)}."
-        )
+        raise DataError(f"{what}: expected an entry of its own for each image, got none for {examples(ambiguous)}.")
     unused = [] if surplus else [image["file_name"] for image in gt["images"] if image["id"] not in owner]
     if missing or unused:
         parts_of = [(missing, f"missing in {what}"), (unused, f"only in {what}")]
         got = " and ".join(f"{len(files)} {where} ({examples(files)})" for files, where in parts_of if files)
-        raise ValueError(f"Expected the split and {what} to list the same images, got {got}.")
+        raise DataError(f"{what}: expected the same images as in the split, got {got}.")
     return ids
 
 
 def _parse_label(values: Floats, polygons: bool, num_classes: int) -> tuple[int, list[float]]:
     """Check one label line's numbers and return its class and its box (x_center, y_center, width, height)."""
     if not np.isfinite(values).all():
-        raise ValueError("expected finite numbers, got NaN or infinity")
+        raise DataError("expected finite numbers, got NaN or infinity")
     if polygons:
         if len(values) < 7 or len(values) % 2 == 0:
-            raise ValueError(f"expected a class and a polygon, as on other lines, got {len(values)} numbers")
+            raise DataError(f"expected a class and a polygon, as on other lines, got {len(values)} numbers")
         points = values[1:].reshape(-1, 2)
         low, high = points.min(0), points.max(0)
         box = np.concatenate([(low + high) / 2, high - low])
     else:
         if len(values) != 5:
-            raise ValueError(f"expected a class and four box coordinates, got {len(values)} numbers")
+            raise DataError(f"expected a class and four box coordinates, got {len(values)} numbers")
         box = values[1:]
     index = float(values[0])
     if not index.is_integer() or not 0 <= index < num_classes:
-        raise ValueError(f"expected a class index from 0 to {num_classes - 1}, got {index:g}")
+        raise DataError(f"expected a class index from 0 to {num_classes - 1}, got {index:g}")
     if box.max() > LARGEST_COORDINATE:
-        raise ValueError(f"expected coordinates as fractions of the image, at most 1, got {box.max():g}")
+        raise DataError(f"expected coordinates as fractions of the image, at most 1, got {box.max():g}")
     if box.min() < SMALLEST_COORDINATE or box[2:].min() < 0:
-        raise ValueError(f"expected no negative coordinates, got {box.min():g}")
+        raise DataError(f"expected no negative coordinates, got {box.min():g}")
     return int(index), box.tolist()
 
 

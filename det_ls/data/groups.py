@@ -16,7 +16,9 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.data.coco import ImageId, examples
+from det_ls.base.arguments import examples
+from det_ls.base.errors import ArgumentTypeError, DataError, MissingFileError
+from det_ls.base.types import ImageId
 
 GroupSpec = str | PurePath | Mapping[str, str]
 
@@ -86,13 +88,13 @@ def groups_for(spec: GroupSpec, file_names: Mapping[ImageId, str | None]) -> Gro
         ([0, 0, 1], ('00054', '00056'))
         >>> groups_for(r"patient(\d+)", names)
         Traceback (most recent call last):
-        ValueError: groups: expected 'patient(\\d+)' to match every image's file name, got no match in
+        det_ls.base.errors.DataError: groups: expected 'patient(\\d+)' to match every image's file name, got no match in
         'train/00054_145.jpg', 'train/00054_164.jpg', 'train/00056_110.jpg'.
     """
     names: dict[ImageId, str] = {}
     for image_id, name in file_names.items():
         if not isinstance(name, str) or not name:
-            raise ValueError(f"groups: expected every image to have a file_name, got none for image {image_id!r}.")
+            raise DataError(f"groups: expected every image to have a file_name, got none for image {image_id!r}.")
         names[image_id] = name.replace("\\", "/")
     if isinstance(spec, Mapping):
         found = _by_table({str(k): str(v) for k, v in spec.items()}, names, "the mapping")
@@ -101,7 +103,7 @@ def groups_for(spec: GroupSpec, file_names: Mapping[ImageId, str | None]) -> Gro
     elif isinstance(spec, str):
         found = _by_expression(spec, names)
     else:
-        raise TypeError(f"groups: expected a CSV file or a regular expression, got {spec!r}.")
+        raise ArgumentTypeError(f"groups: expected a CSV file or a regular expression, got {spec!r}.")
     unique, codes = np.unique(np.array(found, dtype=np.str_), return_inverse=True)
     return Groups(tuple(names), codes.astype(np.int64).reshape(-1), tuple(unique.tolist()))
 
@@ -130,11 +132,11 @@ def _by_expression(pattern: str, names: Mapping[ImageId, str]) -> list[str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"groups: expected a CSV file or a regular expression, got {pattern!r} ({error}).") from error
+        raise DataError(f"groups: expected a CSV file or a regular expression, got {pattern!r} ({error}).") from error
     matches = [expression.search(name if "/" in pattern else PurePosixPath(name).name) for name in names.values()]
     found = [(m.group(1) if expression.groups else m.group()) if m else None for m in matches]
     if missing := [name for name, group in zip(names.values(), found, strict=True) if not group]:
-        raise ValueError(
+        raise DataError(
             f"groups: expected {pattern!r} to match every image's file name, got no match in {examples(missing)}."
         )
     return [str(group) for group in found]
@@ -158,9 +160,9 @@ def _by_table(table: Mapping[str, str], names: Mapping[ImageId, str], what: str)
         used[key].append(name)
         found.append(table[key])
     if missing:
-        raise ValueError(f"groups: expected a group of every image in {what}, got none for {examples(missing)}.")
+        raise DataError(f"groups: expected a group of every image in {what}, got none for {examples(missing)}.")
     if several := [key for key, images in used.items() if len(images) > 1]:
-        raise ValueError(
+        raise DataError(
             f"groups: expected each entry of {what} to name one image, got {several[0]!r}, which fits "
             f"{examples(used[several[0]])}."
         )
@@ -170,14 +172,12 @@ def _by_table(table: Mapping[str, str], names: Mapping[ImageId, str], what: str)
 def _read_csv(path: Path) -> dict[str, str]:
     """Read the group of each image; the names of a header's columns decide, else the first two columns."""
     if not path.is_file():
-        raise FileNotFoundError(f"groups: expected a CSV file, got '{path}', which does not exist.")
+        raise MissingFileError(f"groups: expected a CSV file, got '{path}', which does not exist.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"groups: expected '{path}' to be a CSV file in UTF-8, got one that cannot be read."
-        ) from error
+        raise DataError(f"groups: expected '{path}' to be a CSV file in UTF-8, got one that cannot be read.") from error
     header = [cell.lower() for cell in rows[0]] if rows else []
     image, group = 0, 1
     if "image" in header and "group" in header:
@@ -186,10 +186,10 @@ def _read_csv(path: Path) -> dict[str, str]:
     table: dict[str, str] = {}
     for row in rows:
         if len(row) <= max(image, group) or not row[image] or not row[group]:
-            raise ValueError(f"groups: expected an image and its group in each row of '{path}', got {row!r}.")
+            raise DataError(f"groups: expected an image and its group in each row of '{path}', got {row!r}.")
         name = row[image].replace("\\", "/")
         if table.setdefault(name, row[group]) != row[group]:
-            raise ValueError(
+            raise DataError(
                 f"groups: expected one group an image in '{path}', got {table[name]!r} and {row[group]!r} for {name!r}."
             )
     return table

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
+import yaml
+
+from det_ls.base.arguments import examples
+from det_ls.base.errors import DataError, DownloadError, MissingFileError
 from det_ls.stock.patches import datasets_folder
 
 ENVIRONMENT_VARIABLE = "DET_LS_DATA"
@@ -78,25 +83,29 @@ def class_names(data_file: str | Path) -> dict[int, str]:
         except (TypeError, ValueError):
             number = float("nan")
         if not number.is_integer() or number < 1:  # a count such as '10' or 10.0 is fine with Ultralytics
-            raise ValueError(f"Expected nc in '{data_file}' to be a positive integer, got {count!r}.")
+            raise DataError(f"data: expected nc in '{data_file}' to be a positive integer, got {count!r}.")
         if number > MAX_CLASSES:  # before a name is made for each
-            raise ValueError(f"Expected nc in '{data_file}' to be at most {MAX_CLASSES}, got {count!r}.")
+            raise DataError(f"data: expected nc in '{data_file}' to be at most {MAX_CLASSES}, got {count!r}.")
         count = int(number)
     if names is None:
         if count is None:
-            raise ValueError(f"Expected '{data_file}' to name its classes under 'names' (or to count them under 'nc').")
+            raise DataError(
+                f"data: expected class names under 'names' (or a count under 'nc') in '{data_file}', got neither."
+            )
         names = [f"class_{i}" for i in range(count)]
     if not isinstance(names, (list, dict)) or not names:
-        raise ValueError(f"Expected names in '{data_file}' to be a list or mapping of class names, got {names!r}.")
+        raise DataError(f"data: expected names in '{data_file}' to be a list or mapping of class names, got {names!r}.")
     if count is not None and len(names) != count:
-        raise ValueError(f"Expected as many names as nc in '{data_file}', got {len(names)} names and nc {count}.")
+        raise DataError(f"data: expected as many names as nc in '{data_file}', got {len(names)} names and nc {count}.")
     try:
         checked = dict(sorted(check_class_names(names).items()))
     except (KeyError, TypeError, ValueError):
         checked = {}
+    if repeated := [name for name, times in Counter(map(str, checked.values())).items() if times > 1]:
+        raise DataError(f"data: expected different names in '{data_file}', got {examples(repeated)} repeatedly.")
     if list(checked) != list(range(len(names))):
-        raise ValueError(
-            f"Expected names in '{data_file}' to have the indices 0 to {len(names) - 1}, got {list(names)}."
+        raise DataError(
+            f"data: expected names in '{data_file}' to have the indices 0 to {len(names) - 1}, got {list(names)}."
         )
     return checked
 
@@ -146,17 +155,33 @@ def check_dataset(data: str | Path, split: str = "val") -> dict[str, Any]:
         with dataset_root(data):
             resolved: dict[str, Any] = check_det_dataset(str(local_data_file(data) or data), **options)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"The dataset data='{data}' was not found: {_first_line(error)}.") from error
+        raise MissingFileError(
+            f"data: expected a data set, got '{data}', which was not found ({_first_line(error)})."
+        ) from error
     except ConnectionError as error:
-        raise ConnectionError(f"The dataset data='{data}' could not be downloaded: {_first_line(error)}.") from error
-    except (SyntaxError, AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"The dataset data='{data}' is not valid: {_first_line(error)}.") from error
+        raise DownloadError(
+            f"data: expected a data set, got '{data}', which could not be downloaded ({_first_line(error)})."
+        ) from error
+    except (
+        SyntaxError,
+        AssertionError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        OSError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        yaml.YAMLError,
+    ) as error:
+        raise DataError(f"data: expected a valid data set, got '{data}' ({_first_line(error)}).") from error
     images = resolved.get(split)
     if not images:
-        raise FileNotFoundError(f"The dataset data='{data}' has no '{split}' images: its YAML has no such key.")
+        raise MissingFileError(f"data: expected '{split}' images in '{data}', got none: its YAML has no such key.")
     for path in [images] if isinstance(images, str) else images:
-        if not Path(path).exists():
-            raise FileNotFoundError(f"The dataset data='{data}' has no '{split}' images at '{path}'.")
+        if not os.path.exists(str(path)):
+            raise MissingFileError(f"data: expected '{split}' images of '{data}' at '{path}', got none.")
     return resolved
 
 
@@ -190,11 +215,11 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     from ultralytics.utils import YAML
 
     if not file.is_file():
-        raise FileNotFoundError(f"The data YAML '{file}' does not exist.")
+        raise MissingFileError(f"data: expected a data YAML, got '{file}', which does not exist.")
     try:
         return dict(YAML.load(file))
-    except (AssertionError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"Expected '{file}' to be a YAML mapping, got: {_first_line(error)}.") from error
+    except (AssertionError, AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise DataError(f"data: expected a YAML mapping, got '{file}' ({_first_line(error)}).") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -26,6 +26,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from det_ls.base.errors import ArgumentError, ExistingFileError
+
 NAMES = {0: "solid", 1: "rimmed"}
 RIM_DEPTH = {0: (0.12, 0.12), 1: (0.45, 0.12)}
 """By class, mean and standard deviation of the share of brightness that a lesion's core lacks, clipped to 0-0.9."""
@@ -86,12 +88,12 @@ def write_phantom(
     """
     for name, count in (("train", train), ("val", val)):
         if count < 1:
-            raise ValueError(f"Expected {name} to be at least 1 image, got {count}.")
+            raise ArgumentError(f"{name}: expected at least 1 image, got {count}.")
     for name, share in (("flip", flip), ("jitter", jitter)):
         if not 0 <= share <= 1:
-            raise ValueError(f"Expected {name} to be a probability between 0 and 1, got {share}.")
+            raise ArgumentError(f"{name}: expected a probability from 0 to 1, got {share}.")
     if seed < 0:
-        raise ValueError(f"Expected seed to be 0 or more, got {seed}.")
+        raise ArgumentError(f"seed: expected an integer of at least 0, got {seed}.")
     root = Path(root).expanduser().resolve()
     _check_replaceable(root, exist_ok)
     parameters = {"train": train, "val": val, "seed": seed, "flip": flip, "jitter": jitter}
@@ -174,9 +176,11 @@ def _check_replaceable(root: Path, exist_ok: bool) -> None:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return
     if not exist_ok:
-        raise FileExistsError(f"Expected root to be a new or empty folder, but '{root}' is not (see exist_ok).")
+        raise ExistingFileError(
+            f"root: expected a new or empty folder without exist_ok, got '{root}', which holds files."
+        )
     if _parameters(root) is None:
-        raise FileExistsError(f"Expected root to be a phantom that may be replaced, but '{root}' has no {_TRUTH}.")
+        raise ExistingFileError(f"root: expected a phantom to replace, got '{root}', which has no {_TRUTH}.")
 
 
 def _parameters(root: Path) -> dict[str, Any] | None:

@@ -12,8 +12,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from det_ls.data.coco import ImageId, Json, examples
-from det_ls.data.ground_truth import GroundTruth, image_size
+from det_ls.base.arguments import examples
+from det_ls.base.errors import DataError, MissingFileError
+from det_ls.base.types import ImageId, Json
+from det_ls.data.ground_truth import GroundTruth, image_size, read_numbers
 
 
 def read_yolo_predictions(
@@ -37,12 +39,12 @@ def read_yolo_predictions(
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"Expected {what} to be a folder of YOLO text files, got '{root}', which is none.")
+        raise MissingFileError(f"{what}: expected a folder of YOLO text files, got '{root}', which is none.")
     if (root / "labels").is_dir() and not any(root.glob("*.txt")):
         root = root / "labels"
     files = sorted(path for path in root.rglob("*.txt") if path.is_file())
     if not files:
-        raise ValueError(f"Expected {what}='{folder}' to hold YOLO text files, got none.")
+        raise DataError(f"{what}: expected YOLO text files in '{folder}', got none.")
     owners = _owners([path.relative_to(root) for path in files], truth, what)
     results: list[Json] = []
     for file, image in zip(files, owners, strict=True):
@@ -75,7 +77,7 @@ def read_prediction_file(
     try:
         lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"Expected prediction file '{file}' to be UTF-8 text, got other bytes.") from error
+        raise DataError(f"predictions: expected UTF-8 text in '{file}', got other bytes.") from error
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -83,25 +85,25 @@ def read_prediction_file(
         try:
             rows.append(_parse(line.split(), num_classes))
         except ValueError as error:
-            raise ValueError(f"Line {number} of prediction file '{file}' is not valid: {error}.") from error
+            raise DataError(f"predictions: '{file}', line {number}: {error}.") from error
     return rows
 
 
 def _parse(cells: list[str], num_classes: int) -> tuple[int, tuple[float, float, float, float], float]:
     """Check one line and return its class, box and score."""
     if len(cells) == 5:
-        raise ValueError("expected a score after the box (save_conf=True), got a class and a box only")
+        raise DataError("expected a score after the box (save_conf=True), got a class and a box only")
     if len(cells) != 6:
-        raise ValueError(f"expected class, x_center, y_center, width, height and score, got {len(cells)} words")
-    index, x, y, w, h, score = values = [float(cell) for cell in cells]
+        raise DataError(f"expected class, x_center, y_center, width, height and score, got {len(cells)} words")
+    index, x, y, w, h, score = values = read_numbers(cells)
     if not all(math.isfinite(value) for value in values):
-        raise ValueError("expected finite numbers, got NaN or infinity")
+        raise DataError("expected finite numbers, got NaN or infinity")
     if not index.is_integer() or not 0 <= index < num_classes:
-        raise ValueError(f"expected a class index from 0 to {num_classes - 1}, got {cells[0]}")
+        raise DataError(f"expected a class index from 0 to {num_classes - 1}, got {cells[0]}")
     if min(w, h) < 0 or max(map(abs, (x, y, w, h))) > 2:
-        raise ValueError(f"expected a box in fractions of the image, got {' '.join(cells[1:5])}")
+        raise DataError(f"expected a box in fractions of the image, got {' '.join(cells[1:5])}")
     if not 0 <= score <= 1:
-        raise ValueError(f"expected a score from 0 to 1, got {cells[5]}")
+        raise DataError(f"expected a score from 0 to 1, got {cells[5]}")
     return int(index), (x, y, w, h), score
 
 
@@ -123,12 +125,12 @@ def _owners(files: list[Path], truth: GroundTruth, what: str) -> list[str]:
         else:
             (unclear if file.stem in images else missing).append(file.as_posix())
     if missing:
-        raise ValueError(f"Expected the files of {what} to be named as the split's images, got {examples(missing)}.")
+        raise DataError(f"{what}: expected files that are named as the split's images, got {examples(missing)}.")
     if not unclear:
         counts = Counter(owners)
         unclear = [file.as_posix() for file, image in zip(files, owners, strict=True) if counts[image] > 1]
     if unclear:
-        raise ValueError(
-            f"Expected each file of {what} to belong to one image, and an image to one file, got {examples(unclear)}."
+        raise DataError(
+            f"{what}: expected each file to belong to one image, and an image to one file, got {examples(unclear)}."
         )
     return owners

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from det_ls.data.coco import ImageId, Json, examples
+from det_ls.base.arguments import examples
+from det_ls.base.errors import ArgumentError
+from det_ls.base.types import ImageId, Json
 from det_ls.data.ground_truth import GroundTruth
 
 if TYPE_CHECKING:
@@ -33,10 +35,10 @@ def category_ids(names: Mapping[int, str], gt: Json) -> dict[int, ImageId]:
     """
     ids = {category["name"]: category["id"] for category in gt["categories"]}
     if unknown := [name for name in names.values() if name not in ids]:
-        raise ValueError(f"Expected the model's classes to be classes of the data, got {examples(unknown)} besides.")
+        raise ArgumentError(f"model: expected its classes to be classes of the data, got {examples(unknown)} besides.")
     if len(set(names.values())) < len(names):
         repeated = [name for name in dict.fromkeys(names.values()) if list(names.values()).count(name) > 1]
-        raise ValueError(f"Expected the model's classes to have different names, got {examples(repeated)} repeatedly.")
+        raise ArgumentError(f"model: expected classes with different names, got {examples(repeated)} repeatedly.")
     return {index: ids[name] for index, name in names.items()}
 
 

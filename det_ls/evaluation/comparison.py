@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from det_ls.base.arguments import check_integer
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.base.files import write_json
+from det_ls.base.folders import claim_folder
 from det_ls.evaluation.evaluate import DETECTION_SETTINGS, evaluate, evaluate_detections
-from det_ls.evaluation.results import Evaluation, check_save_dir
+from det_ls.evaluation.results import RESULT_FILES, Evaluation, check_save_dir
 from det_ls.metrics.catalogue import DECLARED
 from det_ls.metrics.number import Population
 from det_ls.uncertainty.intervals import LEAST_REPLICATES
@@ -26,6 +28,7 @@ from det_ls.uncertainty.samples import draw, sample_numbers
 from det_ls.uncertainty.seeds import SeedComparison, compare_seeds
 
 COMPARISON_FILE = "comparison.json"
+PAIR_FILES = (COMPARISON_FILE, *(f"{part}/{name}" for part in ("a", "b") for name in RESULT_FILES))
 
 
 Which = tuple[Population, str]
@@ -91,10 +94,10 @@ class PairedEvaluation:
         Raises:
             FileExistsError: If a file is there and ``exist_ok`` is False.
         """
-        check_comparison_dir(folder, exist_ok)
-        self.a.save(Path(folder) / "a", exist_ok)
-        self.b.save(Path(folder) / "b", exist_ok)
-        write_json(Path(folder) / COMPARISON_FILE, self.to_dict(), indent=2)
+        with claim_folder(folder, results=PAIR_FILES, exist_ok=exist_ok) as place:
+            self.a.save(place / "a")
+            self.b.save(place / "b")
+            write_json(place / COMPARISON_FILE, self.to_dict(), indent=2)
 
 
 def compare(
@@ -138,14 +141,16 @@ def compare(
     names = _names(arms[0][0], arms[1][0]) if names is None else names
     _check_names(names)
     if given := [key for key in ("save_dir", "exist_ok") if key in settings]:
-        raise TypeError(f"{given[0]}: expected as an argument of the comparison's save(), got it with the settings.")
+        raise ArgumentTypeError(
+            f"{given[0]}: expected as an argument of the comparison's save(), got it with the settings."
+        )
     measured: dict[str, Any] = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
     if data is not None:
         runs = [[evaluate(m, data, annotations=annotations, **measured, **settings) for m in arm] for arm in arms]
     elif annotations is None:
-        raise TypeError("data: expected a data set, or annotations to compare COCO results on, got neither.")
+        raise ArgumentTypeError("data: expected a data set, or annotations to compare COCO results on, got neither.")
     elif other := [key for key in settings if key not in DETECTION_SETTINGS]:
-        raise TypeError(f"{', '.join(other)}: expected data=... with settings of the predictions, got none.")
+        raise ArgumentTypeError(f"{', '.join(other)}: expected data=... with settings of the predictions, got none.")
     else:
         runs = [[evaluate_detections(annotations, d, **measured, **settings) for d in arm] for arm in arms]
     plans = [[run.metrics.kept.plan for run in arm] for arm in runs]
@@ -181,9 +186,9 @@ def check_comparison_dir(folder: str | Path, exist_ok: bool) -> None:
 def _check_names(names: object) -> None:
     """Raise unless there are two different names."""
     if isinstance(names, str) or not isinstance(names, Sequence) or [type(name) for name in names] != [str, str]:
-        raise TypeError(f"names: expected two names, got {names!r}.")
+        raise ArgumentTypeError(f"names: expected two names, got {names!r}.")
     if names[0] == names[1]:
-        raise ValueError(f"names: expected two different names, got {names[0]!r} twice.")
+        raise ArgumentError(f"names: expected two different names, got {names[0]!r} twice.")
 
 
 def _names(a: object, b: object) -> tuple[str, str]:

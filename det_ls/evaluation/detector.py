@@ -21,6 +21,8 @@ from ultralytics.utils import SETTINGS
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.torch_utils import unwrap_model
 
+from det_ls.base.arguments import printable
+from det_ls.base.errors import ArgumentError, ArgumentTypeError, MissingFileError
 from det_ls.stock.logs import quiet
 
 _OTHER_HEADS = (Segment, Pose, OBB, WorldDetect, YOLOEDetect)  # subclasses of Detect with validators of their own
@@ -79,7 +81,7 @@ def load_detector(model: object) -> Detector:
             return _exported(model.model, model.task)
         model = model.model
     if not isinstance(model, nn.Module):
-        raise TypeError(f"Expected model to be a path, a YOLO or a detection module, got {type(model).__name__}.")
+        raise ArgumentTypeError(f"model: expected a path, a YOLO or a detection module, got {type(model).__name__}.")
     found = _in_memory(unwrap_model(model), weights, _state_hash(unwrap_model(model)), "state_dict")
     return replace(found, **origin)
 
@@ -88,18 +90,18 @@ def _load_file(path: str) -> Detector:
     """Load a checkpoint, or note the path of an exported model."""
     suffix = Path(path).suffix.lower()
     if suffix in {".yaml", ".yml"}:
-        raise ValueError(f"Expected model to be trained weights, got model='{path}', which only describes a network.")
+        raise ArgumentError(f"model: expected trained weights, got '{path}', which only describes a network.")
     official = any(name in GITHUB_ASSETS_NAMES for name in (Path(path).name, f"{path}.pt"))
     stored = Path(path).exists() or (Path(str(SETTINGS["weights_dir"])) / path).is_file()
     if not stored and not official and "://" not in path:
-        raise FileNotFoundError(f"Expected model to be a file with weights, got model='{path}', which does not exist.")
+        raise MissingFileError(f"model: expected a file with weights, got '{path}', which does not exist.")
     if Path(path).exists() and not path.lower().endswith(tuple(s for s in export_formats()["Suffix"] if s)):
-        raise ValueError(f"Expected model to be a checkpoint (.pt) or an exported model, got model='{path}'.")
+        raise ArgumentError(f"model: expected a checkpoint (.pt) or an exported model, got '{path}'.")
     try:
         with quiet():
             loaded = YOLO(path)
     except (ConnectionError, FileNotFoundError) as error:
-        raise FileNotFoundError(f"The model model='{path}' could not be downloaded.") from error
+        raise MissingFileError(f"model: expected weights, got '{path}', which could not be downloaded.") from error
     except (
         AttributeError,
         EOFError,
@@ -109,10 +111,14 @@ def _load_file(path: str) -> Detector:
         RuntimeError,
         TypeError,
         ValueError,
+        AssertionError,
+        IndexError,
+        RecursionError,
+        SyntaxError,
         pickle.UnpicklingError,
     ) as error:
-        raise ValueError(
-            f"Expected model to be a readable Ultralytics checkpoint, got model='{path}', which cannot be loaded "
+        raise ArgumentError(
+            f"model: expected a readable Ultralytics checkpoint, got '{path}', which cannot be loaded "
             f"({type(error).__name__})."
         ) from error
     if isinstance(loaded.model, str):
@@ -129,10 +135,10 @@ def _in_memory(module: Any, weights: str, sha256: str, sha256_of: str) -> Detect
         head = layers[-1]
     if not isinstance(head, Detect) or isinstance(head, _OTHER_HEADS):
         what = type(module).__name__ if head is None else f"{type(module).__name__} with a {type(head).__name__} head"
-        raise ValueError(f"Expected model to be a YOLO detection model, got {what}.")
+        raise ArgumentError(f"model: expected a YOLO detection model, got {what}.")
     names = plain_names(getattr(module, "names", None) or {})
     if len(names) != head.nc:
-        raise ValueError(f"Expected model to name its {head.nc} classes, got {len(names)} names.")
+        raise ArgumentError(f"model: expected names of its {head.nc} classes, got {len(names)} names.")
     has_one_to_one = getattr(head, "one2one_cv2", None) is not None
     return Detector(module, names, has_one_to_one, weights, sha256, sha256_of)
 
@@ -140,9 +146,25 @@ def _in_memory(module: Any, weights: str, sha256: str, sha256_of: str) -> Detect
 def _exported(path: str, task: str | None) -> Detector:
     """Describe an exported model, which Ultralytics loads when it runs."""
     if task not in {None, "detect"}:
-        raise ValueError(f"Expected model to be a YOLO detection model, got model='{path}' for task '{task}'.")
+        raise ArgumentError(f"model: expected a YOLO detection model, got '{path}' for task '{task}'.")
     file = Path(path)
+    if file.suffix == ".onnx" and file.is_file():
+        _check_onnx(path)
     return Detector(path, None, None, path, _file_hash(file) if file.is_file() else None, "file", path)
+
+
+def _check_onnx(path: str) -> None:
+    """Raise unless ONNX Runtime can load a model; without it, Ultralytics says what to install when the model runs."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return
+    try:
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no other base class
+        raise ArgumentError(
+            f"model: expected a readable ONNX model, got '{path}', which cannot be loaded ({type(error).__name__})."
+        ) from error
 
 
 def _train_args(model: Model) -> Mapping[str, Any] | None:
@@ -154,7 +176,9 @@ def _train_args(model: Model) -> Mapping[str, Any] | None:
 
 def plain_names(names: Any) -> dict[int, str]:
     """Return class names by index from a mapping or a list."""
-    return {int(i): str(name) for i, name in (names.items() if isinstance(names, Mapping) else enumerate(names))}
+    return {
+        int(i): printable(str(name)) for i, name in (names.items() if isinstance(names, Mapping) else enumerate(names))
+    }
 
 
 def _file_hash(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from det_ls.base.arguments import check_flag, check_integer
-from det_ls.data.coco import ImageId
+from det_ls.base.errors import ArgumentError
+from det_ls.base.folders import claim_folder
+from det_ls.base.types import ImageId
 from det_ls.data.ground_truth import ground_truth_for, list_images
 from det_ls.data.groups import GroupSpec
 from det_ls.evaluation.classes import category_ids, merge_classes, single_class_name
-from det_ls.evaluation.results import Evaluation, check_save_dir
+from det_ls.evaluation.results import RESULT_FILES, Evaluation, check_save_dir
 from det_ls.evaluation.settings import MeasureSettings, PredictionSettings
 from det_ls.evaluation.sources import read_sources
 from det_ls.evaluation.split import evaluate_split, evaluated_by, measure
@@ -125,7 +128,7 @@ def evaluate(
         check_save_dir(save_dir, exist_ok)
     predicting = PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end)
     if split_thresholds == split:
-        raise ValueError(f"split_thresholds: expected another split than split, got {split_thresholds!r} for both.")
+        raise ArgumentError(f"split_thresholds: expected another split than split, got {split_thresholds!r} for both.")
     detector = load_detector(model)
     if single_cls is None:
         single_cls = bool(training_record(detector.file, detector.train_args).single_cls)
@@ -133,7 +136,10 @@ def evaluate(
     resolved = check_dataset(data, split)
     truth = ground_truth_for(resolved, split, annotations)
     elsewhere = None if split_thresholds is None else check_dataset(data, split_thresholds)
-    with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="det-ls-") as folder,
+        nullcontext() if save_dir is None else claim_folder(save_dir, results=RESULT_FILES, exist_ok=exist_ok) as place,
+    ):
         # All ground truth is read before the predictions, which take long.
         sample = _sample(resolved.get("train"), train_images, seed, Path(folder)) if train_images else None
         truths = {
@@ -176,15 +182,15 @@ def evaluate(
             result = replace(
                 result, train=evaluate_split(detector, data, sampled, "train", known["train"], predicting, measuring)
             )
-    if save_dir is not None:
-        result.save(save_dir, exist_ok)
+        if place is not None:
+            result.save(place)
     return result
 
 
 def _sample(source: Any, size: int, seed: int, folder: Path) -> str:
     """Write the list of a sample of a split's images and return the list's path."""
     if not source:
-        raise ValueError("Expected data with a train split for train_images, got none.")
+        raise ArgumentError("train_images: expected data with a train split, got none.")
     images = list_images(source)
     chosen = np.random.default_rng(seed).permutation(len(images))[:size]
     file = folder / "train.txt"

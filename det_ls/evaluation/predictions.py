@@ -23,6 +23,7 @@ from ultralytics.data import YOLODataset
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG_DICT, YAML, ops
 
+from det_ls.base.errors import ArgumentError, ArgumentTypeError, RunError
 from det_ls.data.ground_truth import image_size
 from det_ls.evaluation.detector import Detector, load_detector, plain_names
 from det_ls.evaluation.settings import PredictionSettings
@@ -33,6 +34,7 @@ from det_ls.stock.logs import quiet
 ASSUMPTIONS = (
     Method(DetectionValidator, "build_dataset", ("img_path", "mode", "batch"), only=True),
     Method(DetectionValidator, "init_metrics", ("model",), only=True),
+    Method(DetectionValidator, "postprocess", ("preds",), only=True),
     Method(DetectionValidator, "update_metrics", ("preds", "batch"), only=True),
     Method(DetectionValidator, "_prepare_batch", ("si", "batch"), only=True),
     Method(DetectionValidator, "scale_preds", ("predn", "pbatch"), only=True),
@@ -49,6 +51,8 @@ class ImagePredictions:
         boxes: (n, 4) float32 boxes ``[left, top, width, height]`` in pixels of the original image.
         scores: (n,) float32 scores in [0, 1].
         classes: (n,) class indices of the model.
+        logits: (n,) what the scores are the sigmoid of, as the model computed it; None unless asked for, and for an
+            exported model, which does not give it.
     """
 
     path: str
@@ -56,6 +60,7 @@ class ImagePredictions:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     classes: NDArray[np.int64]
+    logits: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ def predict(
     workers: int = 8,
     end2end: bool | None = None,
     single_cls: bool = False,
+    logits: bool = False,
 ) -> Predictions:
     """Predict a dataset split. Labels are not read, and nothing is written.
 
@@ -107,6 +113,8 @@ def predict(
             one, in every version; recent versions of ``yolo val`` use it with ``nms=False`` only, and the other head
             with NMS by default, as False does here.
         single_cls: Whether NMS shall take all boxes for one class, as in ``yolo val single_cls=True``.
+        logits: Whether to look up the logit of each detection: a sigmoid in single precision forgets it, the more
+            so the closer the score is to 1. Boxes and scores are the same either way.
 
     Returns:
         The predictions.
@@ -153,8 +161,12 @@ def predict(
                 **head,
             },
         )
+        validator.keep_logits = logits
         # The module is fused and moved in place, so it works on a copy.
-        validator(model=detector.model if isinstance(detector.model, str) else copy.deepcopy(detector.model))
+        module: Any = detector.model if isinstance(detector.model, str) else copy.deepcopy(detector.model)
+        if not isinstance(module, str) and not detector.end2end:  # the head is chosen before its model is fused
+            module = module.fuse(verbose=False)  # stock would count the operations of an image of 640 pixels first
+        validator(model=module)
     args = validator.args
     return Predictions(
         images=tuple(validator.recorded),
@@ -195,8 +207,8 @@ class _ImageDataset(YOLODataset):
         try:
             return super().load_image(i, *args, **kwargs)
         except FileNotFoundError as error:  # stock's answer to any file that OpenCV cannot decode
-            raise ValueError(
-                f"Expected '{self.im_files[i]}' to be an image, got one that cannot be decoded."
+            raise ArgumentError(
+                f"images: expected an image, got '{self.im_files[i]}', which cannot be decoded."
             ) from error
 
 
@@ -206,6 +218,7 @@ class _Recorder(DetectionValidator):
     stride: Any
     data: Any
     recorded: list[ImagePredictions]
+    keep_logits: bool = False
 
     def build_dataset(self, img_path: Any, mode: str = "val", batch: int | None = None) -> YOLODataset:
         """Build the split's images as stock builds them for validation."""
@@ -228,6 +241,15 @@ class _Recorder(DetectionValidator):
         super().init_metrics(model)
         self.recorded = []
 
+    def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
+        """Filter the boxes as stock does, and look up the logits of those that stay if they are wanted."""
+        kept: list[dict[str, torch.Tensor]] = super().postprocess(preds)
+        raw = _raw_logits(preds, bool(self.end2end)) if self.keep_logits else None
+        if raw is not None:
+            for image, prediction in zip(raw, kept, strict=True):
+                prediction["logits"] = _look_up(image, prediction["cls"], prediction["conf"])
+        return kept
+
     def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
         """Keep a batch's boxes in pixels of the original images, by the arithmetic of stock's JSON."""
         for index, prediction in enumerate(preds):
@@ -243,6 +265,7 @@ class _Recorder(DetectionValidator):
                     boxes=boxes.float().cpu().numpy().reshape(-1, 4),
                     scores=scaled["conf"].float().cpu().numpy(),
                     classes=scaled["cls"].cpu().numpy().astype(np.int64),
+                    logits=prediction["logits"].cpu().numpy() if "logits" in prediction else None,
                 )
             )
 
@@ -264,18 +287,43 @@ class _Recorder(DetectionValidator):
         """Do nothing: loggers and analytics have no part in a measurement."""
 
 
+def _raw_logits(preds: Any, end2end: bool) -> torch.Tensor | None:
+    """Return the head's class logits (images, classes, anchors) that stock hands on beside its outputs, if it does."""
+    raw = preds[1] if isinstance(preds, (list, tuple)) and len(preds) == 2 else None
+    if isinstance(raw, Mapping) and "one2one" in raw:
+        raw = raw["one2one" if end2end else "one2many"]
+    scores = raw.get("scores") if isinstance(raw, Mapping) else None
+    return scores if isinstance(scores, torch.Tensor) and scores.ndim == 3 else None
+
+
+def _look_up(raw: torch.Tensor, cls: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+    """Find the logits (n,) of kept detections among all of an image (classes, anchors) by class and score.
+
+    Anchors of a class with the same score in single precision are told apart by nothing, and differ by less than it
+    resolves.
+    """
+    if not len(score):
+        return score.double()
+    logits = raw[cls.long()]
+    distance = (logits.sigmoid().to(score.dtype) - score[:, None]).abs()
+    found = distance.argmin(1, keepdim=True)
+    if float(distance.gather(1, found).max()) > 1e-3:
+        raise RunError("logits: expected the score of each detection among the head's sigmoids, got others.")
+    return logits.gather(1, found)[:, 0].double()
+
+
 def _head(detector: Detector, end2end: bool | None) -> dict[str, Any]:
     """Translate the choice of head into this version's argument."""
     if end2end is not None and not isinstance(end2end, bool):
-        raise TypeError(f"Expected end2end to be True, False or None, got {end2end!r}.")
+        raise ArgumentTypeError(f"end2end: expected True, False or None, got {end2end!r}.")
     if not detector.end2end:
         if end2end:
-            raise ValueError("Expected end2end=True only for a model with an NMS-free head, got one without.")
+            raise ArgumentError("end2end: expected a model with an NMS-free head for True, got one without.")
         return {}
     use = end2end is not False
     module: Any = detector.model
     if not use and module.model[-1].cv2 is None:  # removed when a model is fused for inference
-        raise ValueError("Expected end2end=False only for a model with its one-to-many head, got one without.")
+        raise ArgumentError("end2end: expected a model with its one-to-many head for False, got one without.")
     if "end2end" in DEFAULT_CFG_DICT:
         return {"end2end": use}
     return {"nms": False if use else None}

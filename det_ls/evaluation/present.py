@@ -10,13 +10,13 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from det_ls.base.errors import ArgumentError, MissingPackageError
 from det_ls.metrics.catalogue import HEADLINE, KEPT
 
 if TYPE_CHECKING:
     from det_ls.evaluation.measure import DetectionMetrics
-    from det_ls.evaluation.results import Evaluation
 
 LIBRARIES = ("pandas", "polars")
 TABLES: tuple[str, ...] = ("numbers", "classes")
@@ -32,7 +32,36 @@ FULL: tuple[Row, ...] = (
 )
 
 
-def summary(evaluation: Evaluation, rows: Sequence[Row] = FULL) -> str:
+class Measured(Protocol):
+    """What is shown of an evaluation (`det_ls.evaluation.results.Evaluation`)."""
+
+    @property
+    def metrics(self) -> DetectionMetrics:
+        """The numbers."""
+        ...
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How they came about."""
+        ...
+
+    @property
+    def n_images(self) -> int:
+        """Images."""
+        ...
+
+    @property
+    def n_gt(self) -> int:
+        """Objects."""
+        ...
+
+    @property
+    def n_detections(self) -> int:
+        """Detections."""
+        ...
+
+
+def summary(evaluation: Measured, rows: Sequence[Row] = FULL) -> str:
     """Write an evaluation's numbers, one a line, with interval and floor where there are any.
 
     Args:
@@ -51,7 +80,7 @@ def summary(evaluation: Evaluation, rows: Sequence[Row] = FULL) -> str:
     return "\n".join([_head(evaluation), *lines])
 
 
-def brief(evaluation: Evaluation) -> str:
+def brief(evaluation: Measured) -> str:
     """Write an evaluation in about ten lines, for its ``repr``.
 
     Args:
@@ -63,7 +92,7 @@ def brief(evaluation: Evaluation) -> str:
     return summary(evaluation, BRIEF)
 
 
-def as_html(evaluation: Evaluation) -> str:
+def as_html(evaluation: Measured) -> str:
     """Write an evaluation's headline numbers as a table for notebooks.
 
     Args:
@@ -81,7 +110,7 @@ def as_html(evaluation: Evaluation) -> str:
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def to_dataframe(evaluation: Evaluation, table: str = "numbers", library: str | None = None) -> Any:
+def to_dataframe(evaluation: Measured, table: str = "numbers", library: str | None = None) -> Any:
     """Return an evaluation's numbers as a data frame.
 
     Args:
@@ -98,13 +127,15 @@ def to_dataframe(evaluation: Evaluation, table: str = "numbers", library: str | 
         ValueError: If there is no such table or library.
     """
     if table not in TABLES:
-        raise ValueError(f"table: expected one of {', '.join(TABLES)}, got {table!r}.")
+        raise ArgumentError(f"table: expected one of {', '.join(TABLES)}, got {table!r}.")
     if library is not None and library not in LIBRARIES:
-        raise ValueError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}.")
+        raise ArgumentError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}.")
     wanted = LIBRARIES if library is None else (library,)
     found = next((name for name in wanted if find_spec(name) is not None), None)
     if found is None:
-        raise ImportError(f"library: expected {' or '.join(wanted)} to be installed for a data frame, got none.")
+        raise MissingPackageError(
+            f"library: expected {' or '.join(wanted)} to be installed for a data frame, got none."
+        )
     rows = [dict(row) for row in evaluation.metrics.per_class] if table == "classes" else _rows(evaluation.metrics)
     columns = {key: [row[key] for row in rows] for key in rows[0]}
     frame: Callable[[Mapping[str, Any]], Any] = import_module(found).DataFrame
@@ -123,7 +154,7 @@ def _rows(metrics: DetectionMetrics) -> list[dict[str, Any]]:
     return rows
 
 
-def _head(evaluation: Evaluation) -> str:
+def _head(evaluation: Measured) -> str:
     """Name what was evaluated, and on how much."""
     counts = {"images": evaluation.n_images, "objects": evaluation.n_gt, "detections": evaluation.n_detections}
     parts = [f"{value:,} {name}" for name, value in counts.items()]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from det_ls.data.coco import examples
+from det_ls.base.arguments import examples
+from det_ls.base.errors import ArgumentError, ArgumentTypeError, MissingFileError
 from det_ls.evaluation.training_record import run_args
 
 
@@ -53,20 +54,20 @@ def expand(spec: object, what: str = "a") -> list[Path]:
         spec = [word.strip().strip("'\"") for word in spec[1:-1].split(",") if word.strip()]
     entries = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
     if not entries:
-        raise ValueError(f"{what}: expected at least one file, got an empty list.")
+        raise ArgumentError(f"{what}: expected at least one file, got an empty list.")
     files: list[Path] = []
     for entry in entries:
         if not isinstance(entry, (str, PurePath)):
-            raise TypeError(f"{what}: expected a path, a pattern or a list of these, got {entry!r}.")
+            raise ArgumentTypeError(f"{what}: expected a path, a pattern or a list of these, got {entry!r}.")
         if Path(entry).exists() or not glob.has_magic(str(entry)):
             files.append(Path(entry))
             continue
         found = sorted(glob.glob(str(entry), recursive=True), key=_natural)
         if not found:
-            raise FileNotFoundError(f"{what}: expected files that fit '{entry}', got none.")
+            raise MissingFileError(f"{what}: expected files that fit '{entry}', got none.")
         files += [Path(path) for path in found]
     if repeated := sorted({str(path) for path in files if files.count(path) > 1}):
-        raise ValueError(f"{what}: expected each file once, got {examples(repeated)} repeatedly.")
+        raise ArgumentError(f"{what}: expected each file once, got {examples(repeated)} repeatedly.")
     return files
 
 
@@ -84,9 +85,9 @@ def pair_by_seed(a: Sequence[Path], b: Sequence[Path]) -> Pairing:
         ValueError: If the arms differ in their number of runs, or share a file.
     """
     if len(a) != len(b):
-        raise ValueError(f"b: expected as many runs as a has ({len(a)}), got {len(b)}.")
+        raise ArgumentError(f"b: expected as many runs as a has ({len(a)}), got {len(b)}.")
     if shared := sorted({str(path) for path in a} & {str(path) for path in b}):
-        raise ValueError(f"b: expected other files than a, got {examples(shared)} in both.")
+        raise ArgumentError(f"b: expected other files than a, got {examples(shared)} in both.")
     seeds = [[_seed(path) for path in arm] for arm in (a, b)]
     known = [[seed for seed in arm if seed is not None] for arm in seeds]
     if all(len(set(arm)) == len(a) for arm in known) and set(known[0]) == set(known[1]):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from det_ls.base.arguments import check_flag, check_fraction, check_integer, check_number
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.metrics.evaluators import DEFAULT_EVALUATOR, get_evaluator
 from det_ls.metrics.protocols import get_protocol
 from det_ls.uncertainty.intervals import LEAST_REPLICATES
@@ -87,7 +88,7 @@ class MeasureSettings:
         get_protocol(self.protocol)
         check_integer("bootstrap", self.bootstrap)
         if 0 < self.bootstrap < LEAST_REPLICATES:
-            raise ValueError(
+            raise ArgumentError(
                 f"bootstrap: expected 0 or an integer of at least {LEAST_REPLICATES}, got {self.bootstrap}."
             )
         check_integer("simulations", self.simulations)
@@ -95,7 +96,7 @@ class MeasureSettings:
         check_fraction("level", self.level)
         if self.threshold != "lrp":
             if isinstance(self.threshold, str):
-                raise TypeError(f"threshold: expected 'lrp' or a number, got {self.threshold!r}.")
+                raise ArgumentTypeError(f"threshold: expected 'lrp' or a number, got {self.threshold!r}.")
             check_number("threshold", self.threshold, 0, 1)
         check_number("miss_cost", self.miss_cost, 0.01, 100)
         get_evaluator(self.evaluator)

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from det_ls.data.coco import ImageId, Json, read_detections, read_ground_truth
+from det_ls.base.arguments import called
+from det_ls.base.errors import ArgumentTypeError
+from det_ls.base.types import ImageId, Json
+from det_ls.data.coco import read_detections, read_ground_truth
 from det_ls.data.ground_truth import GroundTruth, ground_truth_for, list_images
 from det_ls.data.image_names import image_paths
 from det_ls.data.yolo_predictions import read_yolo_predictions
@@ -66,26 +69,30 @@ def read_sources(
     is_folder = isinstance(detections, (str, PurePath)) and Path(detections).is_dir()
     if data is None:
         if gt is None:
-            raise TypeError("gt: expected COCO instances, or a data set to take the ground truth from, got neither.")
+            raise ArgumentTypeError(
+                f"{called('gt')}: expected COCO instances, or a data set to take the ground truth from, got neither."
+            )
         if is_folder:
-            raise TypeError(f"data: expected a data YAML with a folder of YOLO predictions ('{detections}'), got none.")
-        coco = read_ground_truth(gt, "gt")
+            raise ArgumentTypeError(
+                f"data: expected a data YAML with a folder of YOLO predictions ('{detections}'), got none."
+            )
+        coco = read_ground_truth(gt, called("gt"))
         found = {} if images is None else _images(images, coco, split)
-        return Sources(coco, read_detections(detections, coco, "detections"), found, record)
+        return Sources(coco, read_detections(detections, coco, called("detections")), found, record)
     from det_ls.data.locate import check_dataset
 
     resolved = check_dataset(data, split)
     truth = ground_truth_for(resolved, split, gt)
     record |= {"split": split, "ground_truth": truth.source}
     raw = _text_files(detections, resolved, truth) if is_folder else detections
-    results = read_detections(raw, truth.coco, "detections")
+    results = read_detections(raw, truth.coco, called("detections"))
     found = {i: path for path, i in truth.image_ids.items()} if images is None else _images(images, truth.coco, split)
     return Sources(truth.coco, results, found, record)
 
 
 def _text_files(folder: Any, resolved: Mapping[str, Any], truth: GroundTruth) -> list[Json]:
     """Read a folder of YOLO predictions in the data set's own classes."""
-    return read_yolo_predictions(folder, truth, category_ids(resolved["names"], truth.coco), "detections")
+    return read_yolo_predictions(folder, truth, category_ids(resolved["names"], truth.coco), called("detections"))
 
 
 def _images(source: object, gt: Json, split: str) -> dict[ImageId, str]:
@@ -94,7 +101,7 @@ def _images(source: object, gt: Json, split: str) -> dict[ImageId, str]:
         known = {image["id"] for image in gt["images"]}
         return {i: str(path) for i, path in source.items() if i in known}
     if not isinstance(source, (str, PurePath)):
-        raise TypeError(f"images: expected a folder, a data YAML or a mapping, got {source!r}.")
+        raise ArgumentTypeError(f"images: expected a folder, a data YAML or a mapping, got {source!r}.")
     place: Any = str(source)
     if not Path(place).is_dir() and Path(place).suffix.lower() != ".txt":
         from det_ls.data.locate import check_dataset

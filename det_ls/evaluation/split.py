@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from det_ls.base.arguments import examples
+from det_ls.base.errors import ArgumentError
+from det_ls.base.types import ImageId, Json
 from det_ls.base.version import __version__
-from det_ls.data.coco import ImageId, Json, examples, read_detections
+from det_ls.data.coco import read_detections
 from det_ls.data.ground_truth import GroundTruth, list_images
 from det_ls.data.groups import Groups, GroupSpec, groups_for, shared_groups
 from det_ls.evaluation.classes import category_ids, merge_predicted
@@ -131,8 +134,8 @@ def coco_detections(predictions: Predictions, truth: GroundTruth) -> list[Json]:
     categories = category_ids(predictions.names, truth.coco)
     predicted = {image.path for image in predictions.images}
     if differing := sorted(predicted.symmetric_difference(truth.image_ids)):
-        raise ValueError(
-            f"Expected predictions for the images of the ground truth, got a difference in {examples(differing)}."
+        raise ArgumentError(
+            f"data: expected predictions for the images of the ground truth, got a difference in {examples(differing)}."
         )
     results = [
         {"image_id": truth.image_ids[image.path], "category_id": categories[index], "bbox": box, "score": score}

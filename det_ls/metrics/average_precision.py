@@ -2,8 +2,10 @@
 """COCO's average precision over weighted images, without matching again.
 
 An image with weight 2 counts as if it were in the set twice, so a bootstrap replicate is a vector of image weights.
-With all weights 1 the result is pycocotools' own. Only true positives need to be visited: between two of them precision
-falls, so COCO's interpolated precision at a recall is attained at a true positive.
+With all weights 1 the result is pycocotools' own; with others it is what pycocotools would say of the repeated images,
+equal scores within an image included: copies of an image follow each other, so that its tied boxes take turns. Only
+true positives need to be visited: between two of them precision falls, so COCO's interpolated precision at a recall is
+attained at a true positive.
 """
 
 from __future__ import annotations
@@ -33,6 +35,20 @@ class _Threshold:
     ignored_before: Ints  # (P,) ignored detections up to each true positive
     ignored_at_class: Ints  # (C,) ignored detections before each class
     class_tp: Ints  # (C + 1,) where the true positives of each class start
+    tied: _Tied | None  # where right and wrong boxes of one image have equal scores
+
+
+@dataclass(frozen=True)
+class _Tied:
+    """Blocks of boxes of one class, image and score, of which some are right and some wrong; for each true positive."""
+
+    mixed: NDArray[np.bool_]  # (P,) whether it is in such a block
+    block_tp: Ints  # (P,) true positives of its block
+    block_kept: Ints  # (P,) boxes of its block that are not ignored
+    rank_tp: Ints  # (P,) true positives of its block up to it
+    rank_kept: Ints  # (P,) boxes of its block up to it
+    first_place: Ints  # (P,) place of its block's first box among all detections
+    first_ignored: Ints  # (P,) ignored detections before that box
 
 
 class WeightedAP:
@@ -68,6 +84,7 @@ class WeightedAP:
                     np.searchsorted(ignored, tp),
                     np.searchsorted(ignored, self._class_start[:-1]),
                     np.searchsorted(cls[tp], classes),
+                    _tied(cls, self._image, table.score[order], tp, ignored),
                 )
             )
 
@@ -87,19 +104,47 @@ class WeightedAP:
         seen = running_sums(w[self._image])
         result = np.full((len(self._thresholds), self._n_classes), np.nan)
         for row, t in enumerate(self._thresholds):
-            tps, ignored = running_sums(w[t.tp_image]), running_sums(w[t.ignored_image])
+            ignored = running_sums(w[t.ignored_image])
+            of_tp, kept, cls = self._points(t, w, seen, ignored)
+            tps = running_sums(of_tp)
+            class_tp = np.searchsorted(cls, np.arange(self._n_classes + 1))
             # Sums within the class: those at the true positive minus those where its class starts.
-            tp_before = tps[t.class_tp[:-1]]
-            tp = tps[1:] - tp_before[t.tp_cls]
-            kept = seen[t.tp_place + 1] - seen[self._class_start[:-1]][t.tp_cls]
-            kept -= ignored[t.ignored_before] - ignored[t.ignored_at_class][t.tp_cls]
-            precision = _envelope(tp / (kept + np.spacing(1)), t.tp_cls)
+            tp_before = tps[class_tp[:-1]]
+            precision = _envelope((tps[1:] - tp_before[cls]) / (kept + np.spacing(1)), cls)
             # The first true positive of the class at which enough of them are found; past the class, recall is short.
             place = np.searchsorted(tps[1:], tp_before[:, None] + needed)
-            reached = place < t.class_tp[1:, None]
+            reached = place < class_tp[1:, None]
             found = np.append(precision, 0.0)[np.where(reached, place, len(precision))]
             result[row] = np.where(n_gt > 0, found.mean(1), np.nan)
         return result
+
+    def _points(
+        self, t: _Threshold, w: Floats, seen: Floats, ignored: Floats
+    ) -> tuple[Floats, Floats, NDArray[np.int32]]:
+        """List the true positives in their order: their weights, the boxes kept up to each in its class, classes."""
+        of_class = seen[self._class_start[:-1]] - ignored[t.ignored_at_class]
+        kept = seen[t.tp_place + 1] - ignored[t.ignored_before] - of_class[t.tp_cls]
+        of_tp = w[t.tp_image]
+        if t.tied is None:
+            return of_tp, kept, t.tp_cls
+        # Copies of an image follow each other: its tied boxes take turns, once a copy.
+        tied = t.tied
+        copies = np.where(tied.mixed, of_tp, 1.0).astype(np.int64)
+        source = np.repeat(np.arange(len(copies)), copies)
+        copy = np.arange(len(source)) - np.repeat(np.cumsum(copies) - copies, copies)
+        size = np.where(tied.mixed, copies * tied.block_tp, 1)
+        is_first = ~tied.mixed | (tied.rank_tp == 1)
+        ends = np.cumsum(np.where(is_first, size, 0))
+        start = ends - np.where(is_first, size, 0)
+        start = start[np.maximum.accumulate(np.where(is_first, np.arange(len(copies)), 0))]
+        of = tied.mixed[source]
+        target = start[source] + np.where(of, copy * tied.block_tp[source] + tied.rank_tp[source] - 1, 0)
+        before = seen[tied.first_place] - ignored[tied.first_ignored] - of_class[t.tp_cls]
+        turns = before[source] + copy * tied.block_kept[source] + tied.rank_kept[source]
+        order = np.empty(len(source), np.int64)
+        order[target] = np.arange(len(source))
+        source, of = source[order], of[order]
+        return np.where(of, 1.0, of_tp[source]), np.where(of, turns[order], kept[source]), t.tp_cls[source]
 
 
 def average_precision_numbers(
@@ -123,6 +168,32 @@ def average_precision_numbers(
         for key, found in zip(by_class, (values.mean(0), values[0], values[5]), strict=True):
             by_class[key][:, r] = found
     return Estimates({key: class_mean(found) for key, found in by_class.items()}, by_class)
+
+
+def _tied(cls: NDArray[np.int32], image: NDArray[np.int32], score: Floats, tp: Ints, ignored: Ints) -> _Tied | None:
+    """Find true positives that share class, image and score with a box that is wrong; None without any."""
+    if not len(tp):
+        return None
+    new = (np.diff(cls) != 0) | (np.diff(image) != 0) | (np.diff(score) != 0)
+    block = np.concatenate([[0], np.cumsum(new)])
+    kept, right = np.ones(len(cls), np.int64), np.zeros(len(cls), np.int64)
+    kept[ignored], right[tp] = 0, 1
+    first = np.flatnonzero(np.concatenate([[True], new]))
+    n_kept, n_right = np.add.reduceat(kept, first), np.add.reduceat(right, first)
+    of = block[tp]
+    mixed = n_kept[of] > n_right[of]
+    if not mixed.any():
+        return None
+    before_kept, before_right = np.cumsum(kept) - kept, np.cumsum(right) - right
+    return _Tied(
+        mixed,
+        n_right[of],
+        n_kept[of],
+        before_right[tp] + 1 - before_right[first[of]],
+        before_kept[tp] + 1 - before_kept[first[of]],
+        first[of],
+        np.searchsorted(ignored, first[of]),
+    )
 
 
 def _envelope(precision: Floats, cls: NDArray[np.int32]) -> Floats:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.errors import ArgumentError
 from det_ls.metrics import calibration as cal
 from det_ls.metrics.class_errors import class_errors
 from det_ls.metrics.lrp import lrp
@@ -261,7 +262,7 @@ def free_response(table: DetectionTable, *, iou: float = TP_IOU, protocol: str =
 def _targets(table: DetectionTable, target: Target, rules: Protocol, area: str) -> tuple[NDArray[np.bool_], Floats]:
     """Choose the detections that count and what their scores should predict."""
     if target not in ("tp", "iou"):
-        raise ValueError(f"target: expected 'tp' or 'iou', got {target!r}.")
+        raise ArgumentError(f"target: expected 'tp' or 'iou', got {target!r}.")
     iou = 0.0 if target == "iou" and area == "all" else TP_IOU
     matches: Matches = rules.matches(table, iou, area=area)
     rows = matches.kept & (table.gt_count(area) > 0)[table.cls]

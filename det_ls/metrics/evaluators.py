@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from det_ls.data.coco import Json, coco_evaluate
+from det_ls.base.errors import ArgumentError, MissingPackageError
+from det_ls.base.types import Json
+from det_ls.data.coco import coco_evaluate
 
 DEFAULT_EVALUATOR = "pycocotools"
 EVALUATORS = (DEFAULT_EVALUATOR, "hotcoco")
@@ -32,14 +34,16 @@ def get_evaluator(name: str) -> Evaluator:
     Example:
         >>> get_evaluator("numpy")
         Traceback (most recent call last):
-        ValueError: evaluator: expected one of pycocotools, hotcoco, got 'numpy'.
+        det_ls.base.errors.ArgumentError: evaluator: expected one of pycocotools, hotcoco, got 'numpy'.
     """
     if not isinstance(name, str) or name not in EVALUATORS:
-        raise ValueError(f"evaluator: expected one of {', '.join(EVALUATORS)}, got {name!r}.")
+        raise ArgumentError(f"evaluator: expected one of {', '.join(EVALUATORS)}, got {name!r}.")
     if name == DEFAULT_EVALUATOR:
         return coco_evaluate
     if find_spec(name) is None:
-        raise ImportError(f"evaluator: expected '{name}' to be installed (pip install 'det-ls[fast]'), got none.")
+        raise MissingPackageError(
+            f"evaluator: expected '{name}' to be installed (pip install 'det-ls[fast]'), got none."
+        )
     from det_ls.metrics.hotcoco_matching import hotcoco_evaluate
 
     return hotcoco_evaluate

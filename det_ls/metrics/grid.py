@@ -9,10 +9,11 @@ kept boxes is a sum over cells, so that a bootstrap replicate can choose its thr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from det_ls.metrics.calibration import log_losses
 from det_ls.metrics.protocols import TP_IOU, Protocol
@@ -22,7 +23,7 @@ from det_ls.metrics.weighted import Weights, dot
 _HUNDREDTHS = [k / 100 for k in range(1, 100)]
 THRESHOLDS = np.array([0.0, 0.001, 0.002, 0.005, *_HUNDREDTHS, 0.995, 0.998, 0.999])
 """The T thresholds, rising; cell j holds the scores above the j-th and not above the next."""
-COLUMNS = ("n", "tp", "loss", "gap", "square", "nll", "score", "n_iou", "gap_iou")
+COLUMNS = ("n", "tp", "benefit", "gap", "square", "nll", "n_iou", "gap_iou")
 _BYTES = 250e6
 
 
@@ -59,9 +60,10 @@ class GridSums:
     """Sums of R replicates over the cells of each class and fold.
 
     Attributes:
-        cells: By column, (C, K, T, R) sums over the boxes of a class, fold and cell. ``n`` boxes, ``tp`` true
-            positives, ``loss`` 1 - IoU of those, ``gap`` score minus true positive, ``square`` its square, ``nll``
-            negative log-likelihood, ``score``; ``n_iou`` and ``gap_iou`` boxes and score minus IoU, matched at IoU 0.
+        cells: By column, (C, K, T, R) sums over the boxes of a class, fold and cell: ``n`` boxes, ``tp`` true
+            positives, ``benefit`` 1 - (1 - IoU) / (1 - tau) of those (1 fits exactly, 0 barely), ``gap`` score minus
+            true positive, ``square`` its square, ``nll`` negative log-likelihood; ``n_iou`` and ``gap_iou`` boxes and
+            score minus IoU, matched at IoU 0.
         objects: (C, K, R) objects.
         images: (K, R) images.
     """
@@ -69,6 +71,7 @@ class GridSums:
     cells: dict[str, Floats]
     objects: Floats
     images: Floats
+    _above: dict[str, Floats] = field(default_factory=dict, repr=False)
 
     def above(self, column: str) -> Floats:
         """Sum a column over the cells at or above each one.
@@ -79,7 +82,9 @@ class GridSums:
         Returns:
             (C, K, T, R) sums over the boxes that are kept at each threshold.
         """
-        return np.flip(np.cumsum(np.flip(self.cells[column], 2), axis=2), 2)
+        if column not in self._above:
+            self._above[column] = np.flip(np.cumsum(np.flip(self.cells[column], 2), axis=2), 2)
+        return self._above[column]
 
 
 class Grid:
@@ -102,21 +107,27 @@ class Grid:
         values = {
             "n": np.ones(len(tp)),
             "tp": tp,
-            "loss": np.where(half.tp, 1 - half.iou, 0.0),
+            "benefit": np.where(half.tp, 1 - (1 - half.iou) / (1 - TP_IOU), 0.0),
             "gap": gap,
             "square": gap**2,
             "nll": log_losses(table.score, tp),
-            "score": table.score,
             "n_iou": np.ones(len(tp)),
             "gap_iou": table.score - overlap.tp_iou,
         }
         self._values = np.stack(
             [values[name] * (counted_iou if name.endswith("_iou") else counted) for name in COLUMNS], axis=1
         )
-        key = table.cls.astype(np.int64) * self.folds + self.fold[table.image]
         rows = np.flatnonzero(counted | counted_iou)
-        self._rows = rows[np.argsort(key[rows], kind="stable")]
-        self._key = key[self._rows]
+        place = (table.cls[rows].astype(np.int64) * self.folds + self.fold[table.image[rows]]) * len(THRESHOLDS)
+        place = (place + self.cell[rows])[:, None] * len(COLUMNS) + np.arange(len(COLUMNS))
+        image = np.broadcast_to(table.image[rows][:, None], place.shape)
+        columns = np.stack(
+            [values[name] * (counted_iou if name.endswith("_iou") else counted) for name in COLUMNS], axis=1
+        )[rows]
+        shape = (table.n_classes * self.folds * len(THRESHOLDS) * len(COLUMNS), table.n_images)
+        # Sums of each image, by class, fold, cell and column: nearly all of them are 0.
+        self._sums = sparse.csr_matrix((columns.ravel(), (place.ravel(), image.ravel())), shape=shape)
+        self._sums.eliminate_zeros()
 
     def sums(self, weights: Weights) -> Iterator[tuple[slice, GridSums]]:
         """Sum over weighted images, as many replicates at once as memory allows.
@@ -133,28 +144,9 @@ class Grid:
         for start in range(0, weights.shape[1], step):
             part = slice(start, min(start + step, weights.shape[1]))
             w = weights[:, part].astype(np.float64)
-            cells = np.zeros((n_classes * self.folds, n_cells * len(COLUMNS), w.shape[1]))
-            starts = np.searchsorted(self._key, np.arange(n_classes * self.folds + 1))
-            for key in np.flatnonzero(np.diff(starts)):
-                rows = self._rows[starts[key] : starts[key + 1]]
-                cells[key] = self._cell_sums(rows, w)
-            shape = (n_classes, self.folds, n_cells, len(COLUMNS), w.shape[1])
-            by_column = np.moveaxis(cells.reshape(shape), 3, 0)
+            cells = (self._sums @ w).reshape(n_classes, self.folds, n_cells, len(COLUMNS), w.shape[1])
+            by_column = np.moveaxis(cells, 3, 0)
             fold_of = np.arange(self.folds)[:, None] == self.fold[None]
             objects = np.stack([dot(self.table.gt_per_image()[of], w[of]) for of in fold_of], axis=1)
             images = np.stack([w[of].sum(0) for of in fold_of])
             yield part, GridSums(dict(zip(COLUMNS, by_column, strict=True)), objects, images)
-
-    def _cell_sums(self, rows: Ints, w: Floats) -> Floats:
-        """Sum the columns over the cells of some boxes: (T * columns, R)."""
-        images, place = np.unique(self.table.image[rows], return_inverse=True)
-        used, cell = np.unique(self.cell[rows], return_inverse=True)
-        width = len(COLUMNS)
-        sums = np.zeros((len(images) * len(used), width))
-        flat = place * len(used) + cell
-        for column in range(width):
-            sums[:, column] = np.bincount(flat, weights=self._values[rows, column], minlength=len(sums))
-        total = sums.reshape(len(images), len(used) * width).T @ w[images]
-        found = np.zeros((len(THRESHOLDS), width, w.shape[1]))
-        found[used] = total.reshape(len(used), width, -1)
-        return found.reshape(-1, w.shape[1])

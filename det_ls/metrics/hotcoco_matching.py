@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from det_ls.base.memory import paused_collection
-from det_ls.data.coco import Json
+from det_ls.base.types import Json
 from det_ls.metrics.matching import EXTRA_IOU_THRESHOLDS, SIZE_IOU, SIZES, _second_pass_thresholds, check_scores
 from det_ls.metrics.table import OVERLAPPING, Bools, DetectionTable, Floats, Ints
 

@@ -70,7 +70,7 @@ def kept_numbers(plan: KeptPlan, weights: Weights, *, progress: Progress = iter)
 
 def _numbers(plan: KeptPlan, sums: GridSums, place: Ints) -> Estimates:
     """Compute the numbers that are sums over cells."""
-    by_class = {c: kept_sums(sums, c, place).sum(1) for c in ("n", "tp", "gap", "score", "n_iou", "gap_iou")}
+    by_class = {c: kept_sums(sums, c, place).sum(1) for c in ("n", "tp", "gap", "n_iou", "gap_iou")}
     total = {column: values.sum(0) for column, values in by_class.items()}
     objects = sums.objects.sum(1)
     kept = np.arange(len(THRESHOLDS))[:, None] >= place[:, :, None]  # (C, K, T, R)
@@ -79,9 +79,9 @@ def _numbers(plan: KeptPlan, sums: GridSums, place: Ints) -> Estimates:
     laece = binned_error(gaps_iou, by_class["n_iou"])
     laece = plan.grid.protocol.class_errors(laece.T, (objects > 0).T).T
     errors = kept_lrp(sums, place)
-    pooled = {c: (sums.cells[c] * kept).sum(0) for c in ("n", "tp", "score", "square", "nll")}  # (K, T, R)
+    pooled = {c: (sums.cells[c] * kept).sum(0) for c in ("n", "tp", "gap", "square", "nll")}  # (K, T, R)
     brier, nll = (ratio(pooled[column].sum((0, 1)), total["n"]) for column in ("square", "nll"))
-    platt_brier, platt_nll = cross_fitted_platt(pooled["n"], pooled["tp"], pooled["score"])
+    platt_brier, platt_nll = cross_fitted_platt(pooled["n"], pooled["tp"], pooled["gap"] + pooled["tp"])
     n = total["n"]
     return Estimates(
         {
@@ -94,7 +94,7 @@ def _numbers(plan: KeptPlan, sums: GridSums, place: Ints) -> Estimates:
             "signed_gap": ratio(total["gap"], n),
             "absolute_gap": np.abs(ratio(total["gap"], n)),
             "signed_gap_iou": ratio(total["gap_iou"], total["n_iou"]),
-            "mean_score": ratio(total["score"], n),
+            "mean_score": ratio(total["gap"] + total["tp"], n),
             "brier": brier,
             "nll": nll,
             "recoverable": brier - platt_brier,

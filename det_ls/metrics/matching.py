@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.errors import ArgumentError
 from det_ls.data.coco import coco_evaluate, plain_id, read_detections, read_ground_truth
 from det_ls.metrics.table import OVERLAPPING, Bools, DetectionTable, Floats, Ints
 
@@ -86,7 +87,7 @@ def check_scores(scores: Sequence[float], image_ids: Sequence[Any]) -> None:
     """
     values = np.asarray(scores, np.float64)
     for bad in np.flatnonzero(~((values >= 0) & (values <= 1)))[:1]:
-        raise ValueError(f"score must be in [0, 1], got {values[bad]:g} in image {image_ids[bad]!r}.")
+        raise ArgumentError(f"score: expected numbers from 0 to 1, got {values[bad]:g} in image {image_ids[bad]!r}.")
 
 
 def table_from_coco(
@@ -115,7 +116,7 @@ def table_from_coco(
     params = coco_eval.params
     names = list(params.areaRngLbl)
     if "all" not in names:
-        raise ValueError(f"coco_eval must have the area range 'all', got {names}.")
+        raise ArgumentError(f"coco_eval: expected the area range 'all', got {names}.")
     image_ids, class_ids = list(params.imgIds), list(params.catIds)
     gts = _flat_gt(coco_eval, image_ids, class_ids)
     every = _entries(coco_eval, names.index("all"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.errors import ArgumentError
 from det_ls.metrics.calibration import Floats
 from det_ls.metrics.table import DetectionTable, Matches
 
@@ -114,7 +115,7 @@ def get_protocol(name: str) -> Protocol:
         False
     """
     if not isinstance(name, str) or name not in PROTOCOLS:
-        raise ValueError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {name!r}.")
+        raise ArgumentError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {name!r}.")
     return PROTOCOLS[name]
 
 

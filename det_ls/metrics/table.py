@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.errors import ArgumentError
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -195,8 +197,8 @@ class DetectionTable:
                     self.match_tp[row],
                 )
         held = ", ".join(f"{0.0 if t == OVERLAPPING else t:g} ({a})" for t, a in self.matchings if t != 0)
-        raise ValueError(
-            f"iou_threshold must be one that the table was matched at, {held}; got {iou_threshold:g} ({area})."
+        raise ArgumentError(
+            f"iou_threshold: expected one that the table was matched at ({held}), got {iou_threshold:g} ({area})."
         )
 
     def filter(self, keep: Bools) -> DetectionTable:

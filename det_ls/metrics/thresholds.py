@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from det_ls.metrics.grid import THRESHOLDS, Grid, GridSums
-from det_ls.metrics.protocols import TP_IOU
 from det_ls.metrics.table import Bools, DetectionTable, Floats, Ints
 from det_ls.metrics.weighted import class_mean, once
 
@@ -124,6 +123,8 @@ def nearest_place(threshold: Floats) -> Ints:
 def lrp_curves(sums: GridSums, miss_cost: float, *, held_out: bool) -> tuple[Floats, Floats]:
     """Compute the LRP error of each class at every threshold.
 
+    With the benefit of a true positive, 1 - (1 - IoU) / (1 - tau), LRP is 1 - benefits / (TP + FP + FN).
+
     Args:
         sums: Sums of R replicates.
         miss_cost: What a missed object costs.
@@ -132,16 +133,22 @@ def lrp_curves(sums: GridSums, miss_cost: float, *, held_out: bool) -> tuple[Flo
     Returns:
         (C, K or 1, T, R) errors, NaN for a class without objects; and (C, K or 1, R) objects.
     """
-    n, tp, loss, objects = (sums.above("n"), sums.above("tp"), sums.above("loss"), sums.objects)
-    fitted = []
-    for part in (n, tp, loss, objects):
-        total = part.sum(1, keepdims=True)
-        fitted.append(total - part if held_out and part.shape[1] > 1 else total)
-    n, tp, loss, objects = fitted
-    missed = miss_cost * (objects[:, :, None] - tp)
+    benefit, n, tp, objects = (
+        _fitted(part, held_out) for part in (sums.above("benefit"), sums.above("n"), sums.above("tp"), sums.objects)
+    )
+    n -= miss_cost * tp
+    n += miss_cost * objects[:, :, None]
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = (loss / (1 - TP_IOU) + n - tp + missed) / (n + missed)
-    return np.where(objects[:, :, None] > 0, np.where(n > 0, error, 1.0), np.nan), objects
+        error = np.divide(benefit, n, out=benefit)
+    np.subtract(1, error, out=error)
+    error[np.broadcast_to((objects <= 0)[:, :, None], error.shape)] = np.nan
+    return error, objects
+
+
+def _fitted(part: Floats, held_out: bool) -> Floats:
+    """Sum over all folds, or for each fold over the others."""
+    total = part.sum(1, keepdims=True)
+    return np.asarray(total - part) if held_out and part.shape[1] > 1 else total
 
 
 def chosen_places(sums: GridSums, miss_cost: float, *, held_out: bool) -> tuple[Ints, Ints, Bools]:
@@ -157,12 +164,11 @@ def chosen_places(sums: GridSums, miss_cost: float, *, held_out: bool) -> tuple[
         equally good thresholds the highest.
     """
     error, objects = lrp_curves(sums, miss_cost, held_out=held_out)
-    known = ~np.isnan(error)
-    mean = np.where(known, error, 0.0).sum(0) / np.maximum(known.sum(0), 1)
-    common = _last_smallest(mean[None])[0]
-    by_class = _last_smallest(np.where(known, error, 1.0))
-    none = ~(np.where(known, error, 1.0) < 1).any(2)
-    return common, by_class, (objects < FEW_OBJECTS) | none
+    known = objects > 0
+    error[~np.broadcast_to(known[:, :, None], error.shape)] = 1.0
+    total = error.sum(0) - (~known).sum(0)[:, None]
+    mean = total / np.maximum(known.sum(0), 1)[:, None]
+    return _last_smallest(mean[None])[0], _last_smallest(error), (objects < FEW_OBJECTS) | ~(error < 1).any(2)
 
 
 def _last_smallest(error: Floats) -> Ints:
@@ -227,10 +233,9 @@ def kept_lrp(sums: GridSums, place: Ints) -> Floats:
     Returns:
         (C, R) errors, NaN for a class without objects.
     """
-    n, tp, loss = (kept_sums(sums, column, place).sum(1) for column in ("n", "tp", "loss"))
+    n, tp, benefit = (kept_sums(sums, column, place).sum(1) for column in ("n", "tp", "benefit"))
     objects = sums.objects.sum(1)
-    error = (loss / (1 - TP_IOU) + n - tp + objects - tp) / np.maximum(n + objects - tp, 1.0)
-    return np.where(objects > 0, error, np.nan)
+    return np.where(objects > 0, 1 - benefit / np.maximum(n + objects - tp, 1.0), np.nan)
 
 
 def kept_sums(sums: GridSums, column: str, place: Ints) -> Floats:

@@ -68,11 +68,11 @@ class UnbiasedError:
         if len(kept) < 2:
             return float("nan")
         bins = self._bin[kept]
-        groups, of_group = np.unique(self._group[kept], return_inverse=True)
-        if len(groups) < 2:
+        of_group = self._group[kept]
+        if (of_group == of_group[0]).all():
             return float("nan")
-        sums = np.bincount(of_group * BINS + bins, weights=weight * self._gap[kept], minlength=len(groups) * BINS)
-        sums = sums.reshape(len(groups), BINS)
+        sums = np.bincount(of_group * BINS + bins, weights=weight * self._gap[kept], minlength=self._n_groups * BINS)
+        sums = sums.reshape(self._n_groups, BINS)
         count = np.bincount(bins, weights=weight, minlength=BINS)
         pairs = sums.sum(0) ** 2 - (sums**2).sum(0)
         return float(np.divide(pairs, count, out=np.zeros(BINS), where=count > 0).sum() / count.sum())

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import OperatingPoint
+from det_ls.metrics.boxes import overlaps, table_boxes
 from det_ls.metrics.protocols import TP_IOU, get_protocol
-from det_ls.metrics.table import DetectionTable, Floats
+from det_ls.metrics.table import DetectionTable
 
 LIMIT = 12
 SIDE = 320  # pixels of a crop's longer side
+WHOLE_SIDE = 640  # pixels at most of a whole image's longer side
 SAME_SPOT = 0.5  # boxes that overlap by this IoU or more are one spot
 NEAR = 0.1  # below this IoU, boxes have nothing to do with each other
-_QUALITY = 78
+_QUALITY, _WHOLE_QUALITY = 78, 70
 
 
 @dataclass(frozen=True)
@@ -102,17 +104,11 @@ class CaseFinder:
         point: OperatingPoint,
     ) -> None:
         table = metrics.table
-        if len(detections) != table.n_results:
-            raise ValueError(f"detections must be the {table.n_results} that were evaluated, got {len(detections)}.")
-        boxes = {a["id"]: a["bbox"] for a in ground_truth["annotations"]}
-        if missing := [i for i in table.gt_ids.tolist() if i not in boxes]:
-            raise ValueError(f"ground_truth must hold the objects that were evaluated, got none with id {missing[0]}.")
+        boxes = table_boxes(table, detections, ground_truth)
         self._table: DetectionTable = table
         self._point = point
         self._names = {image["id"]: base_name(image.get("file_name", image["id"])) for image in ground_truth["images"]}
-        self._gt_boxes = np.array([boxes[i] for i in table.gt_ids.tolist()], np.float64).reshape(-1, 4)
-        rows = table.detection.tolist()
-        self._boxes = np.array([detections[i]["bbox"] for i in rows], np.float64).reshape(-1, 4)
+        self._gt_boxes, self._boxes = boxes.objects, boxes.detections
         rules = get_protocol(metrics.protocol)
         self._matches = rules.matches(table, TP_IOU)
         self._counted = rules.counted(table, self._matches)
@@ -138,7 +134,7 @@ class CaseFinder:
                 break
             image = int(table.image[row])
             shown = taken.setdefault(image, [])
-            if len(shown) and (_overlaps(self._boxes[row], self._boxes[shown]) >= SAME_SPOT).any():
+            if len(shown) and (overlaps(self._boxes[[row]], self._boxes[shown])[0] >= SAME_SPOT).any():
                 continue
             remark = self._why_wrong(row)
             if remark is None:
@@ -169,7 +165,7 @@ class CaseFinder:
         """Say what is annotated where a false positive is; None where it repeats a detection of the same object."""
         table = self._table
         there = np.flatnonzero((table.gt_image == table.image[row]) & ~table.gt_crowd)
-        overlap = _overlaps(self._boxes[row], self._gt_boxes[there])
+        overlap = overlaps(self._boxes[[row]], self._gt_boxes[there])[0]
         same = table.gt_cls[there] == table.cls[row]
         own, other = np.where(same, overlap, 0.0), np.where(same, 0.0, overlap)
         if len(there) and own.max() >= TP_IOU:
@@ -191,7 +187,7 @@ class CaseFinder:
         if len(by):
             return f"scored {table.score[by[0]]:.2f}, below the threshold {threshold:.2f}"
         near = np.flatnonzero(table.image == table.gt_image[g])
-        overlap = _overlaps(self._gt_boxes[g], self._boxes[near])
+        overlap = overlaps(self._gt_boxes[[g]], self._boxes[near])[0]
         same = table.cls[near] == cls
         own, other = np.where(same, overlap, 0.0), np.where(same | ~self._point.keep[near], 0.0, overlap)
         if len(near) and other.max() >= TP_IOU:
@@ -250,24 +246,41 @@ def cut(image: NDArray[np.uint8], case: Case, side: int = SIDE) -> Crop:
     Returns:
         The crop: smaller than square at the border of a small image.
     """
+    x0, y0, w, h = crop_window(image, case)
+    return _take(image, case, (x0, y0, x0 + w, y0 + h), side / max(w, h), _QUALITY)
+
+
+def whole(image: NDArray[np.uint8], case: Case, side: int = WHOLE_SIDE) -> Crop:
+    """Take the whole image, made smaller if need be.
+
+    Args:
+        image: (H, W, 3) image, BGR.
+        case: The case.
+        side: Longer side in pixels at most.
+
+    Returns:
+        The image with all boxes of the case.
+    """
+    height, width = image.shape[:2]
+    return _take(image, case, (0, 0, width, height), min(1.0, side / max(width, height)), _WHOLE_QUALITY)
+
+
+def crop_window(image: NDArray[np.uint8], case: Case) -> tuple[int, int, int, int]:
+    """Say which part of the image `cut` cuts out.
+
+    Args:
+        image: (H, W, 3) image, BGR.
+        case: The case.
+
+    Returns:
+        Left, top, width and height in pixels of the image.
+    """
     height, width = image.shape[:2]
     left, top, w, h = case.boxes[0].xywh
     wanted = max(1.9 * max(w, h), 64.0)
     x0, x1 = _window(left + w / 2, wanted, width)
     y0, y1 = _window(top + h / 2, wanted, height)
-    scale = side / max(x1 - x0, y1 - y0)
-    size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
-    shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    _, jpeg = cv2.imencode(
-        ".jpg", cv2.resize(image[y0:y1, x0:x1], size, interpolation=shrink), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    )
-    boxes = []
-    for box in case.boxes:
-        bx, by, bw, bh = box.xywh
-        if box.focus or (bx < x1 and by < y1 and bx + bw > x0 and by + bh > y0):
-            moved = ((bx - x0) * scale, (by - y0) * scale, bw * scale, bh * scale)
-            boxes.append(replace(box, xywh=moved))
-    return Crop(jpeg.tobytes(), size[0], size[1], tuple(boxes))
+    return x0, y0, x1 - x0, y1 - y0
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8] | None:
@@ -287,17 +300,25 @@ def read_image(path: str | Path) -> NDArray[np.uint8] | None:
     return None if image is None else np.asarray(image, np.uint8)
 
 
+def _take(image: NDArray[np.uint8], case: Case, corners: tuple[int, int, int, int], scale: float, quality: int) -> Crop:
+    """Take the part of an image between two corners, with the boxes that touch it."""
+    x0, y0, x1, y1 = corners
+    size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+    shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    _, jpeg = cv2.imencode(
+        ".jpg", cv2.resize(image[y0:y1, x0:x1], size, interpolation=shrink), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    boxes = []
+    for box in case.boxes:
+        bx, by, bw, bh = box.xywh
+        if box.focus or (bx < x1 and by < y1 and bx + bw > x0 and by + bh > y0):
+            moved = ((bx - x0) * scale, (by - y0) * scale, bw * scale, bh * scale)
+            boxes.append(replace(box, xywh=moved))
+    return Crop(jpeg.tobytes(), size[0], size[1], tuple(boxes))
+
+
 def _window(centre: float, wanted: float, size: int) -> tuple[int, int]:
     """Place an interval of a wanted length around a centre, moved to lie within [0, size]."""
     length = min(int(np.ceil(wanted)), size)
     start = int(np.clip(round(centre - length / 2), 0, size - length))
     return start, start + length
-
-
-def _overlaps(box: Floats, others: Floats) -> Floats:
-    """IoU of a box with (K, 4) others, all as left, top, width and height: (K,)."""
-    from pycocotools import mask
-
-    if not len(others):
-        return np.zeros(0)
-    return np.asarray(mask.iou(box[None], others, [0] * len(others)), np.float64)[0]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from det_ls.report.plot_style import INK, MUTED, PAPER, SMALL, Look, dress
 from det_ls.uncertainty.samples import image_weights
 
 FEW = 10
+FEW_THRESHOLDS = 3
 
 
 def diagonal(ax: Axes) -> None:
@@ -36,7 +38,9 @@ def diagonal(ax: Axes) -> None:
 
 
 def reliability_curve(ax: Axes, data: Reliability, label: str, look: Look, span: tuple[Floats, Floats] | None) -> None:
-    """Draw one curve of a reliability diagram through the bins that hold detections.
+    """Draw one curve of a reliability diagram: a marker for each bin with detections, lines where they are many.
+
+    No line leads to or through a bin with fewer than `FEW` detections, as chance would draw it.
 
     Args:
         ax: The axes.
@@ -49,7 +53,7 @@ def reliability_curve(ax: Axes, data: Reliability, label: str, look: Look, span:
     if not some.any():
         return
     x, y, few = data.mean_score[some], data.mean_target[some], data.count[some] < FEW
-    ax.plot(x, y, ls=look.line, color=look.colour, lw=1.2, label=label, zorder=3)
+    ax.plot(x, np.where(few, np.nan, y), ls=look.line, color=look.colour, lw=1.2, label=label, zorder=3)
     if span is not None:
         for place, low, high, is_few in zip(x, span[0][some], span[1][some], few, strict=True):
             ax.plot([place, place], [low, high], color=look.colour, lw=0.9, alpha=0.3 if is_few else 0.65, zorder=2)
@@ -103,23 +107,41 @@ def histogram(ax: Axes, data: Reliability) -> None:
 
 
 def shade_operating_point(ax: Axes, point: OperatingPoint) -> None:
-    """Mark the LRP-optimal threshold: a line, with a band of the middle half of the classes if there are several.
+    """Mark the score threshold of the kept boxes: a line, or a band of the middle half of the classes.
 
     Args:
         ax: Axes with scores on the horizontal axis.
         point: The operating point.
     """
-    known = point.known
-    if not len(known):
+    if point.keep.any():
+        mark_thresholds(ax, point.threshold)
+
+
+def mark_thresholds(ax: Axes, thresholds: Floats | float | None) -> None:
+    """Mark score thresholds on a horizontal axis of scores: up to three as lines, more as a band of their middle half.
+
+    Args:
+        ax: The axes.
+        thresholds: A threshold or one a class, NaN for a class without; None marks nothing.
+    """
+    if thresholds is None:
         return
-    label = "operating point"
-    if len(known) > 1:
-        ax.axvspan(*np.quantile(known, [0.25, 0.75]), color=MUTED, alpha=0.15, lw=0, zorder=0)
-    ax.axvline(float(np.median(known)), color=INK, lw=0.9, ls=":", label=label, zorder=1)
+    values = np.atleast_1d(np.asarray(thresholds, np.float64))
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return
+    each = np.unique(values)
+    if len(each) <= FEW_THRESHOLDS:
+        label = f"operating point{'s' * (len(each) > 1)} {', '.join(f'{t:g}' for t in each)}"
+        for i, threshold in enumerate(each.tolist()):
+            ax.axvline(threshold, color=INK, lw=0.9, ls=":", label=label if i == 0 else None, zorder=1)
+        return
+    low, high = np.quantile(values, [0.25, 0.75])
+    ax.axvspan(low, high, color=MUTED, alpha=0.2, lw=0, label="operating points, middle half", zorder=0)
 
 
 def mark_operating_point(ax: Axes, point: OperatingPoint, left: float, *, missed: bool = False) -> None:
-    """Mark what is found at the LRP-optimal thresholds.
+    """Mark what is found at the operating point.
 
     Args:
         ax: Axes with false positives per image on the horizontal axis.
@@ -127,7 +149,7 @@ def mark_operating_point(ax: Axes, point: OperatingPoint, left: float, *, missed
         left: Left end of the axis.
         missed: Whether the vertical axis shows what is missed instead.
     """
-    if not len(point.known):
+    if not point.keep.any():
         return
     y = 1 - point.sensitivity if missed else point.sensitivity
     ax.plot(
@@ -206,38 +228,60 @@ def log_rates(ax: Axes, left: float, last: float) -> None:
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
-def short(name: str, limit: int = 22) -> str:
-    """Shorten a name.
+@dataclass(frozen=True)
+class ClassGaps:
+    """How far the scores of each class's kept boxes lie from what they deliver; NaN for a class without any.
 
-    Args:
-        name: The name.
-        limit: Characters to keep at most.
-
-    Returns:
-        The name, or its beginning and an ellipsis.
+    Attributes:
+        precision: (C,) mean score minus precision.
+        iou: (C,) mean score minus mean IoU.
+        count: (C,) kept boxes.
     """
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+
+    precision: Floats
+    iou: Floats
+    count: Floats
 
 
-def class_gap_intervals(metrics: DetectionMetrics, replicates: int, seed: int, level: float) -> Floats | None:
-    """Bootstrap mean score minus precision of each class.
+def class_gaps_of_kept(metrics: DetectionMetrics) -> ClassGaps:
+    """Compute the gaps of each class's kept boxes.
 
     Args:
         metrics: The numbers of a detector.
-        replicates: Image-level bootstrap samples.
+
+    Returns:
+        The gaps.
+    """
+    table, rules, n = metrics.table, get_protocol(metrics.protocol), metrics.table.n_classes
+    half, overlap = rules.matches(table, TP_IOU), rules.matches(table, 0.0)
+    found = []
+    for matches, target in ((half, half.tp.astype(np.float64)), (overlap, overlap.tp_iou)):
+        rows = metrics.kept.keep & matches.kept
+        count = np.bincount(table.cls[rows], minlength=n).astype(np.float64)
+        total = np.bincount(table.cls[rows], weights=(table.score - target)[rows], minlength=n)
+        found += [np.divide(total, count, out=np.full(n, np.nan), where=count > 0), count]
+    return ClassGaps(found[0], found[2], found[1])
+
+
+def class_gap_intervals(metrics: DetectionMetrics, replicates: int, seed: int, level: float) -> Floats | None:
+    """Bootstrap mean score minus precision of each class's kept boxes.
+
+    Args:
+        metrics: The numbers of a detector.
+        replicates: Bootstrap samples of the images, or of groups of them.
         seed: Seed of the samples.
         level: Nominal coverage of the intervals.
 
     Returns:
-        (2, C) lower and upper ends, NaN for a class without detections; None where there is nothing to draw from.
+        (2, C) lower and upper ends, NaN for a class without kept boxes; None where there is nothing to draw from.
     """
     table, rules = metrics.table, get_protocol(metrics.protocol)
     matches = rules.matches(table, TP_IOU)
-    rows = np.flatnonzero(matches.kept)
+    rows = np.flatnonzero(matches.kept & metrics.kept.keep)
     if not replicates or table.n_images < 2 or not len(rows):
         return None
     gap = table.score[rows] - matches.tp[rows]
-    weights = image_weights(table.n_images, replicates, seed)
+    weights = image_weights(table.n_images, replicates, seed, metrics.kept.plan.group)
     cls = table.cls[rows].astype(np.int64)
     count, total = weighted_bins(table.image[rows], cls, table.n_classes, [np.ones(len(rows)), gap], weights)
     means = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
@@ -247,21 +291,21 @@ def class_gap_intervals(metrics: DetectionMetrics, replicates: int, seed: int, l
     return ends
 
 
-def shown_classes(metrics: DetectionMetrics, limit: int) -> list[int]:
-    """Choose the most over- and under-confident classes, among those with `FEW` detections where there are enough.
+def shown_classes(metrics: DetectionMetrics, gaps: ClassGaps, limit: int) -> list[int]:
+    """Choose the most over- and under-confident classes, among those with `FEW` kept boxes where there are enough.
 
     Args:
         metrics: The numbers of a detector.
+        gaps: The gaps of its classes.
         limit: Classes at most.
 
     Returns:
         Places of the classes, the most over-confident first.
     """
-    has = metrics.table.has_gt
-    gaps = {i: c["signed_gap"] for i, c in enumerate(metrics.per_class) if c["signed_gap"] is not None and has[i]}
-    order = sorted(gaps, key=lambda i: (-gaps[i], i))
+    known = np.flatnonzero(metrics.table.has_gt & ~np.isnan(gaps.precision)).tolist()
+    order = sorted(known, key=lambda i: (-gaps.precision[i], i))
     if len(order) <= limit:
         return order
-    many = [i for i in order if metrics.per_class[i]["n_detections"] >= FEW]
+    many = [i for i in order if gaps.count[i] >= FEW]
     chosen = many if len(many) >= limit else order
     return chosen[: limit - limit // 2] + chosen[len(chosen) - limit // 2 :]

@@ -14,10 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FixedFormatter
 
+from det_ls.base.arguments import printable
 from det_ls.base.files import write_atomically
+from det_ls.report.plot_names import NAME_GID, as_wide, draw_names, names_left_to_browser, room_for_names, short
 
 PAPER_WIDTH = 3.5  # inches, one column of a two-column paper
 TEXT, SMALL = 8.0, 7.0  # points
@@ -113,18 +120,31 @@ def dress(ax: Axes, x: str, y: str, *, grid: str = "both") -> None:
 def legend(ax: Axes) -> None:
     """Explain the curves of axes, above them, where no curve can be hidden.
 
+    They stand in two columns if those fit the picture, and end where the axes end if they would stick out otherwise.
+
     Args:
         ax: The axes.
     """
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
+    labels = [short(label, 60) for label in labels]
+    widths = [_text_width(label) for label in labels]
+    half = (len(labels) + 1) // 2
+    # In points: the picture without its margins, and a legend with what stands before and between its columns.
+    place = ax.get_subplotspec()
+    room = 72 * figure_of(ax).get_figwidth() / (place.get_gridspec().ncols if place else 1) - 12
+    wide = max(widths[:half]) + max(widths[half:], default=0.0) + 58
+    columns = 2 if len(labels) > 1 and wide <= room else 1
+    ticks = ax.yaxis.get_major_formatter()
+    left = max(map(_text_width, ticks.seq), default=0.0) if isinstance(ticks, FixedFormatter) else 24.0
+    begins = (wide if columns == 2 else max(widths) + 28) <= room - left
     box = ax.legend(
         handles,
-        labels,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=2 if len(labels) > 1 else 1,
+        [""] * len(labels),
+        loc="lower left" if begins else "lower right",
+        bbox_to_anchor=(0, 1) if begins else (1, 1),
+        ncols=columns,
         fontsize=SMALL,
         labelcolor=INK,
         frameon=False,
@@ -133,8 +153,14 @@ def legend(ax: Axes) -> None:
         handletextpad=0.5,
         columnspacing=1.2,
     )
-    for text in box.get_texts():
-        text.set_parse_math(False)
+    draw_names(box.get_texts(), labels)
+
+
+def _text_width(label: str) -> float:
+    """Width of a small text, in points."""
+    plain = label if label.isascii() else as_wide(label)
+    width, _, _ = text_to_path.get_text_width_height_descent(plain, FontProperties(size=SMALL), ismath=False)
+    return float(width)
 
 
 def nothing(ax: Axes, reason: str) -> None:
@@ -174,13 +200,11 @@ def save(
         ValueError: A format is none of the three.
     """
     if unknown := [f for f in formats if f not in ("png", "svg", "pdf")]:
-        raise ValueError(f"formats must be of png, svg and pdf, got {unknown[0]!r}.")
+        raise ValueError(f"formats: expected png, svg or pdf, got {unknown[0]!r}.")
     paths = [Path(f"{stem}.{suffix}") for suffix in formats]
     for path in paths:
         if path.exists() and not exist_ok:
-            raise FileExistsError(
-                f"Expected stem='{stem}' to name no file without exist_ok, got '{path}', which exists."
-            )
+            raise FileExistsError(f"stem: expected new files without exist_ok, got '{path}', which exists.")
     contents = [render(figure, suffix, dpi=dpi) for suffix in formats]
     for path, content in zip(paths, contents, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +212,9 @@ def save(
     return paths
 
 
-def render(figure: Figure, suffix: str, *, dpi: int = 300, transparent: bool = False) -> bytes:
+def render(
+    figure: Figure, suffix: str, *, dpi: int = 300, transparent: bool = False, text_as_paths: bool = True
+) -> bytes:
     """Draw a figure; the same figure gives the same bytes.
 
     Args:
@@ -196,13 +222,16 @@ def render(figure: Figure, suffix: str, *, dpi: int = 300, transparent: bool = F
         suffix: ``png``, ``svg`` or ``pdf``.
         dpi: Pixels an inch of a PNG.
         transparent: Whether to leave out the background.
+        text_as_paths: Whether an SVG holds the outlines of its letters, not text for which the reader needs the font.
 
     Returns:
         The content of a file.
     """
+    for text in figure.findobj(Text):
+        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
     buffer = io.BytesIO()
     dateless = {"svg": dict.fromkeys(("Date", "Creator", "Format", "Type")), "pdf": {"CreationDate": None}}
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "det-ls"}):
+    with matplotlib.rc_context({"svg.fonttype": "path" if text_as_paths else "none", "svg.hashsalt": "det-ls"}):
         figure.savefig(buffer, format=suffix, dpi=dpi, transparent=transparent, metadata=dateless.get(suffix))
     return buffer.getvalue()
 
@@ -218,9 +247,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     Returns:
         The element. Its colours are the variables of `CSS_NAMES`.
     """
-    from markupsafe import escape
-
-    text = render(figure, "svg", transparent=True).decode("utf-8")
+    text = _svg_text(figure)
     text = text[text.index("<svg") :]
     for colour, variable in CSS_NAMES.items():
         text = text.replace(colour, f"var({variable})")
@@ -236,3 +263,21 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
         f'style="max-width: {2 * width:.0f}px">'
     )
     return head + text[text.index(">") + 1 :].strip()
+
+
+def _svg_text(figure: Figure) -> str:
+    """Draw a figure as SVG; where a name needs a font that is not installed, all text is left to the browser."""
+    names = names_left_to_browser(figure)
+    if not names:
+        return render(figure, "svg", transparent=True).decode("utf-8")
+    with room_for_names(figure):
+        text = render(figure, "svg", transparent=True, text_as_paths=False).decode("utf-8")
+    for name in set(names):
+        place = re.escape(NAME_GID + name.encode("utf-8").hex())
+        text = re.sub(
+            rf'(<g id="{place}">.*?<text [^>]*>)[^<]*(</text>)',
+            lambda found, name=name: f"{found[1]}{escape(name)}{found[2]}",  # type: ignore[misc]
+            text,
+            flags=re.DOTALL,
+        )
+    return text

@@ -7,7 +7,7 @@ New figures are 3.5 inches wide, one column of a paper, with text of at least 7 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,14 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import operating_point
 from det_ls.metrics.calibration import Reliability
-from det_ls.metrics.catalogue import HEADLINE, NUMBERS
 from det_ls.metrics.curves import FROC_RATES, MISS_RATE_POINTS, free_response, reliability_intervals
 from det_ls.metrics.curves import threshold_curve as compute_threshold_curve
+from det_ls.report.plot_names import draw_names, draw_tick_names, short
 from det_ls.report.plot_parts import (
     FEW,
     around_zero,
     class_gap_intervals,
+    class_gaps_of_kept,
     clipped_rates,
     diagonal,
     has_points,
@@ -35,17 +36,14 @@ from det_ls.report.plot_parts import (
     points,
     reliability_curve,
     shade_operating_point,
-    short,
     shown_classes,
 )
 from det_ls.report.plot_style import (
     BLUE,
-    GREEN,
     INK,
     LOOKS,
     MINUS,
     MUTED,
-    PAPER,
     PAPER_WIDTH,
     TEXT,
     VERMILLION,
@@ -56,8 +54,7 @@ from det_ls.report.plot_style import (
     nothing,
 )
 from det_ls.report.plot_style import save as save
-from det_ls.report.words import verdict_text
-from det_ls.uncertainty.paired import Comparison, Verdict
+from det_ls.report.plots_forest import forest as forest
 from det_ls.uncertainty.samples import image_weights
 
 TP_LABEL, IOU_LABEL = "precision (IoU ≥ 0.5)", "mean IoU"
@@ -95,7 +92,7 @@ def reliability(
     }
     weights = None
     if replicates and metrics.table.n_images > 1 and metrics.table.n_detections:
-        weights = image_weights(metrics.table.n_images, replicates, seed)
+        weights = image_weights(metrics.table.n_images, replicates, seed, metrics.kept.plan.group)
     diagonal(upper)
     shade_operating_point(upper, operating_point(metrics))
     for look, (target, (data, label)) in zip(LOOKS, curves.items(), strict=False):
@@ -111,7 +108,8 @@ def reliability(
     dress(upper, "", "Precision or mean IoU")
     legend(upper)
     if title is not None:
-        upper.set_title(title, fontsize=TEXT, color=INK, parse_math=False, pad=32)
+        upper.set_title("", fontsize=TEXT, color=INK, pad=32)
+        draw_names([upper.title], [short(title, 60)])
     histogram(lower, counts)
     return figure_of(upper)
 
@@ -196,7 +194,8 @@ def threshold_curve(metrics: DetectionMetrics, *, ax: Axes | None = None) -> Fig
     shade_operating_point(ax, operating_point(metrics))
     for look, (label, values) in zip(LOOKS, lines.items(), strict=False):
         if not np.isnan(values).all():
-            ax.plot(curve.threshold, values, ls=look.line, color=look.colour, lw=1.2, label=label)
+            drawn = values if label.startswith("LRP") else np.where(curve.n < FEW, np.nan, values)
+            ax.plot(curve.threshold, drawn, ls=look.line, color=look.colour, lw=1.2, label=label)
             points(ax, curve.threshold, values, curve.n < FEW, look)
     if not ax.has_data() or all(np.isnan(v).all() for v in lines.values()):
         nothing(ax, metrics.reasons.get("LRP", metrics.reasons.get("DECE", "no detections")))
@@ -215,13 +214,13 @@ def class_gaps(
     level: float = 0.95,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw mean score minus precision of each class, the most over-confident on top.
+    """Draw mean score minus precision of each class's kept boxes, the most over-confident on top.
 
     Args:
         metrics: The numbers of a detector.
         limit: Classes to show at most: half of them the most over-confident, half the most under-confident, chosen
-            among those with at least `FEW` detections where there are enough.
-        replicates: Image-level bootstrap samples for the intervals; 0 for none.
+            among those with at least `FEW` kept boxes where there are enough.
+        replicates: Bootstrap samples for the intervals; 0 for none.
         seed: Seed of the samples.
         level: Nominal coverage of the intervals.
         ax: Where to draw.
@@ -229,15 +228,13 @@ def class_gaps(
     Returns:
         The figure.
     """
-    shown = shown_classes(metrics, limit)
+    gaps = class_gaps_of_kept(metrics)
+    shown = shown_classes(metrics, gaps, limit)
     ax = new_axes(ax, max(1.5, 0.9 + 0.165 * len(shown)))
     ax.axvline(0, color=MUTED, lw=0.8, ls="--", zorder=1)
     rows = np.arange(len(shown), dtype=np.float64)[::-1]
     span = class_gap_intervals(metrics, replicates, seed, level)
-    gap, gap_iou, count = (
-        np.array([np.nan if metrics.per_class[c][k] is None else metrics.per_class[c][k] for c in shown])
-        for k in ("signed_gap", "signed_gap_iou", "n_detections")
-    )
+    gap, gap_iou, count = gaps.precision[shown], gaps.iou[shown], gaps.count[shown]
     few = count < FEW
     if span is not None:
         for row, c, is_few in zip(rows, shown, few, strict=True):
@@ -249,12 +246,16 @@ def class_gaps(
         ax.set_xlim(*around_zero(np.concatenate(ends)))
         ax.set_ylim(-0.7, len(shown) - 0.3)
     else:
-        nothing(ax, metrics.reasons.get("signed_gap", "no detections"))
+        nothing(ax, metrics.reasons.get("signed_gap", "no box is kept"))
     dress(ax, "← under-confident        over-confident →", "", grid="x")
-    labels = [f"{short(metrics.per_class[c]['name'])} ({n:.0f})" for c, n in zip(shown, count, strict=True)]
-    ax.set_yticks(rows, labels)
-    for text in ax.get_yticklabels():
-        text.set_parse_math(False)
+    ax.xaxis.label.set(ha="right", x=1.0)  # long names leave the axes too narrow for it
+    numbers = [f" ({n:.0f})" for n in count]
+    draw_tick_names(
+        ax.yaxis,
+        rows.tolist(),
+        [short(metrics.per_class[c]["name"]) + n for c, n in zip(shown, numbers, strict=True)],
+        [f"class {c}{n}" for c, n in zip(shown, numbers, strict=True)],
+    )
     legend(ax)
     return figure_of(ax)
 
@@ -320,61 +321,3 @@ def miss_rate(metrics: DetectionMetrics, *, ax: Axes | None = None) -> Figure:
     dress(ax, "False positives per image", "Miss rate (objects missed)")
     legend(ax)
     return figure_of(ax)
-
-
-def forest(
-    comparisons: Mapping[str, Comparison],
-    *,
-    names: tuple[str, str] = ("a", "b"),
-    keys: Sequence[str] = HEADLINE,
-    ax: Axes | None = None,
-) -> Figure:
-    """Draw the paired differences of two detectors with their intervals; those that exclude zero stand out.
-
-    Args:
-        comparisons: Comparison by key.
-        names: What to call the detectors.
-        keys: Numbers to show, from top to bottom; those without a comparison are left out.
-        ax: Where to draw.
-
-    Returns:
-        The figure.
-    """
-    shown = [comparisons[k] for k in keys if k in comparisons]
-    ax = new_axes(ax, 1.25 + 0.21 * max(len(shown), 2))
-    ax.axvline(0, color=MUTED, lw=0.9, ls="--", zorder=1)
-    looks = {
-        Verdict.BETTER: (BLUE, "o", BLUE),
-        Verdict.WORSE: (VERMILLION, "s", VERMILLION),
-        Verdict.DIFFERS: (GREEN, "D", GREEN),
-        Verdict.NONE: (MUTED, "o", PAPER),
-    }
-    labelled: set[Verdict] = set()
-    for row, found in enumerate(reversed(shown)):
-        colour, marker, face = looks[found.verdict]
-        ax.plot(
-            [found.interval.low, found.interval.high],
-            [row, row],
-            color=colour,
-            lw=2.2 if found.differs else 1.0,
-            zorder=2,
-        )
-        label = None if found.verdict in labelled else verdict_text(found.verdict, names[1])
-        labelled.add(found.verdict)
-        ax.plot([found.difference], [row], marker, color=colour, mfc=face, ms=5, label=label, ls="none", zorder=3)
-    if shown:
-        ends = [v for f in shown for v in (f.interval.low, f.interval.high, f.difference)]
-        ax.set_xlim(*around_zero(np.array(ends)))
-        ax.set_ylim(-0.7, len(shown) - 0.3)
-    else:
-        nothing(ax, "no number is defined for both")
-    dress(ax, f"Difference: {short(names[1])} {MINUS} {short(names[0])}", "", grid="x")
-    ax.xaxis.label.set_parse_math(False)
-    ax.set_yticks(range(len(shown)), [f"{f.key} {_arrow(f.key)}" for f in reversed(shown)])
-    legend(ax)
-    return figure_of(ax)
-
-
-def _arrow(key: str) -> str:
-    """Point to where a number gets better."""
-    return {"higher": "(↑)", "lower": "(↓)"}.get(NUMBERS[key].better, "")

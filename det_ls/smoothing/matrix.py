@@ -16,6 +16,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from det_ls.base.arguments import shown
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
+
 MODES = ("redistribute", "uniform", "binary", "background")
 ONE_CLASS_MODES = ("binary", "background")
 BINARY_WARNING_ABOVE = 20  # classes; with more, `binary` raises each row's mass noticeably
@@ -76,7 +79,7 @@ def smoothing_matrix(
     k, eps, names = _checked(num_classes, epsilon, mode, class_names)
     if similarity is not None:
         if mode != "redistribute":
-            raise ValueError(
+            raise ArgumentError(
                 f"label_smoothing_similarity: expected label_smoothing_mode 'redistribute' with a table, got {mode!r}."
             )
         _refuse_one_class(k, "label_smoothing_similarity")
@@ -123,9 +126,9 @@ def _checked(
 ) -> tuple[int, Tensor, list[str]]:
     """Check what every form of P needs: K, the epsilons of the K classes, and their names."""
     if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral) or num_classes < 1:
-        raise ValueError(f"num_classes: expected an integer of at least 1, got {num_classes!r}.")
+        raise ArgumentError(f"num_classes: expected an integer of at least 1, got {num_classes!r}.")
     if mode not in MODES:
-        raise ValueError(f"label_smoothing_mode: expected one of {', '.join(MODES)}, got {mode!r}.")
+        raise ArgumentError(f"label_smoothing_mode: expected one of {', '.join(MODES)}, got {mode!r}.")
     k = int(num_classes)
     names = [str(i) for i in range(k)] if class_names is None else list(class_names)
     return k, torch.tensor(_epsilons(epsilon, k, names), dtype=torch.float64), names
@@ -182,9 +185,9 @@ def smooth_targets(
     """
     if not isinstance(targets, Tensor) or not targets.is_floating_point():
         got = f"dtype {targets.dtype}" if isinstance(targets, Tensor) else type(targets).__name__
-        raise TypeError(f"targets: expected a floating-point tensor of shape (..., K), got {got}.")
+        raise ArgumentTypeError(f"targets: expected a floating-point tensor of shape (..., K), got {got}.")
     if targets.ndim == 0:
-        raise ValueError("targets: expected a tensor of shape (..., K), got a scalar.")
+        raise ArgumentError("targets: expected a tensor of shape (..., K), got a scalar.")
     matrix = smoothing_matrix(targets.shape[-1], epsilon, mode, similarity)
     return apply_smoothing(targets, matrix)
 
@@ -209,7 +212,7 @@ def _epsilons(epsilon: float | Sequence[float] | Tensor, k: int, names: Sequence
         epsilon = epsilon.tolist()
     values = list(epsilon) if isinstance(epsilon, Sequence) and not isinstance(epsilon, str) else [epsilon] * k
     if len(values) != k:
-        raise ValueError(f"epsilon: expected one number or {k} of them, one for each class, got {len(values)}.")
+        raise ArgumentError(f"epsilon: expected one number or {k} of them, one for each class, got {len(values)}.")
     for name, value in zip(names, values, strict=True):
         check_epsilon(value, f"epsilon of class {name!r}")
     return [float(v) for v in values]
@@ -228,16 +231,22 @@ def check_epsilon(value: object, what: str) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         hint = " (YAML reads 1e-1 as a string: write 0.1)" if isinstance(value, str) else ""
-        raise TypeError(f"{what}: expected a number of at least 0, got {type(value).__name__} {value!r}{hint}.")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{what}: expected a number of at least 0, got {value!r}.")
+        raise ArgumentTypeError(
+            f"{what}: expected a number of at least 0, got {type(value).__name__} {shown(value)}{hint}."
+        )
+    try:
+        fits = 0 <= float(value) < math.inf
+    except OverflowError:  # an integer of 400 digits
+        fits = False
+    if not fits:
+        raise ArgumentError(f"{what}: expected a number of at least 0, got {shown(value)}.")
 
 
 def _check_bounds(eps: Tensor, bounds: Tensor, names: Sequence[str]) -> None:
     """Raise if a class's epsilon would leave another class with as large a target as the true one."""
     for name, value, bound in zip(names, eps.tolist(), bounds.tolist(), strict=True):
         if value > 0 and value >= bound:
-            raise ValueError(
+            raise ArgumentError(
                 f"label_smoothing: expected an epsilon below {bound:.6g} for class {name!r} "
                 f"so that the true class keeps the largest target, got {value:.6g}."
             )
@@ -246,7 +255,7 @@ def _check_bounds(eps: Tensor, bounds: Tensor, names: Sequence[str]) -> None:
 def _refuse_one_class(k: int, what: str) -> None:
     """Raise if there is no other class to move mass to."""
     if k == 1:
-        raise ValueError(
+        raise ArgumentError(
             f"{what}: expected at least 2 classes to move target mass between, got 1; "
             "with one class use label_smoothing_mode 'binary' or 'background'."
         )
@@ -257,16 +266,18 @@ def _similarity_shares(similarity: Similarity, k: int) -> Tensor:
     try:
         table = torch.as_tensor(similarity, dtype=torch.float64, device="cpu").clone()
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"label_smoothing_similarity: expected a table of {k} x {k} numbers, got {similarity!r}."
         ) from None
     if table.shape != (k, k):
-        raise ValueError(
+        raise ArgumentError(
             f"label_smoothing_similarity: expected a table of {k} x {k} numbers, got shape {tuple(table.shape)}."
         )
     table.fill_diagonal_(0.0)
     if not bool(torch.isfinite(table).all()) or bool((table < 0).any()):
-        raise ValueError("label_smoothing_similarity: expected finite, non-negative entries, got NaN, inf or below 0.")
+        raise ArgumentError(
+            "label_smoothing_similarity: expected finite, non-negative entries, got NaN, inf or below 0."
+        )
     even = (1.0 - torch.eye(k, dtype=torch.float64)) / (k - 1)
     largest = table.amax(1, keepdim=True)
     scaled = torch.where(largest > 0, table / largest.clamp_min(torch.finfo(torch.float64).tiny), even)

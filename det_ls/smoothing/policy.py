@@ -17,17 +17,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.columns import column_names
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from det_ls.smoothing.settings import LabelSmoothing
     from det_ls.smoothing.similarity import SimilarityTable
 
-    Factory = Callable[[LabelSmoothing, Sequence[str], SimilarityTable | None], "Policy"]
+    Factory = Callable[["Keys", Sequence[str], SimilarityTable | None], "Policy"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,20 @@ class Policy(ABC):
             ValueError: If a policy without state is given one.
         """
         if state:
-            raise ValueError(f"state: expected none for {type(self).__name__}, got {', '.join(map(str, state))}.")
+            raise ArgumentError(f"state: expected none for {type(self).__name__}, got {', '.join(map(str, state))}.")
+
+
+class Keys(Protocol):
+    """What a schedule needs of the label-smoothing keys (`det_ls.smoothing.settings.LabelSmoothing`)."""
+
+    @property
+    def label_smoothing(self) -> float | Mapping[Any, float]:
+        """Epsilon, or the epsilon of each class."""
+        ...
+
+    def matrix(self, names: Sequence[str], table: SimilarityTable | None, scale: float) -> Tensor:
+        """Return P of shape (K, K) for the scaled epsilons."""
+        ...
 
 
 class ScheduledPolicy(Policy):
@@ -119,7 +132,7 @@ class ScheduledPolicy(Policy):
     def __init__(
         self,
         curve: Callable[[float], float],
-        smoothing: LabelSmoothing,
+        smoothing: Keys,
         names: Sequence[str],
         table: SimilarityTable | None = None,
     ) -> None:
@@ -201,7 +214,7 @@ def register_policy(name: str) -> Callable[[Factory], Factory]:
 
     def register(factory: Factory) -> Factory:
         if name in POLICIES:
-            raise ValueError(f"name: expected a new policy's name, got {name!r}, which is taken.")
+            raise ArgumentError(f"name: expected a new policy's name, got {name!r}, which is taken.")
         POLICIES[name] = factory
         return factory
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.policy import POLICIES, Policy
 from det_ls.smoothing.settings import PREFIX, LabelSmoothing, split_keys
 from det_ls.smoothing.similarity import SimilarityTable
@@ -85,7 +86,7 @@ class Request:
             ValueError: If there are such keys only.
         """
         if self.given and PREFIX not in self.given:
-            raise ValueError(
+            raise ArgumentError(
                 f"{', '.join(self.given)}: expected {PREFIX}= as well, got none: nothing would be smoothed."
             )
 
@@ -160,4 +161,4 @@ def refuse_keys(args: Mapping[str, Any], why: str) -> None:
     request = args.get(PREFIX)
     keys = request.given if isinstance(request, Request) else split_keys(args)[0]
     if keys:
-        raise ValueError(f"{', '.join(keys)}: {why}")
+        raise ArgumentError(f"{', '.join(keys)}: {why}")

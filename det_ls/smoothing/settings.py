@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.smoothing.policy import POLICIES
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ class LabelSmoothing:
 
         if isinstance(self.label_smoothing, Mapping):
             if not self.label_smoothing:
-                raise ValueError("label_smoothing: expected a number or a mapping from class to number, got {}.")
+                raise ArgumentError("label_smoothing: expected a number or a mapping from class to number, got {}.")
             for name, value in self.label_smoothing.items():
                 if isinstance(name, bool) or not isinstance(name, (str, int)):
-                    raise TypeError(
+                    raise ArgumentTypeError(
                         f"label_smoothing: expected class names, class indices or 'default' as keys, got {name!r}."
                     )
                 check_epsilon(value, f"label_smoothing of class {name!r}")
@@ -70,14 +71,14 @@ class LabelSmoothing:
             object.__setattr__(self, "label_smoothing", float(self.label_smoothing))
         for key, allowed in (("label_smoothing_mode", MODES), ("label_smoothing_schedule", tuple(POLICIES))):
             if getattr(self, key) not in allowed:
-                raise ValueError(f"{key}: expected one of {', '.join(allowed)}, got {getattr(self, key)!r}.")
+                raise ArgumentError(f"{key}: expected one of {', '.join(allowed)}, got {getattr(self, key)!r}.")
         if self.label_smoothing_similarity is not None:
             path = self.label_smoothing_similarity
             if (not hasattr(path, "__fspath__") and not isinstance(path, str)) or not str(path):
-                raise TypeError(f"label_smoothing_similarity: expected the path of a CSV file, got {path!r}.")
+                raise ArgumentTypeError(f"label_smoothing_similarity: expected the path of a CSV file, got {path!r}.")
             object.__setattr__(self, "label_smoothing_similarity", str(path))
             if self.label_smoothing_mode != "redistribute":
-                raise ValueError(
+                raise ArgumentError(
                     "label_smoothing_similarity: expected label_smoothing_mode 'redistribute' with a table, "
                     f"got {self.label_smoothing_mode!r}."
                 )
@@ -99,7 +100,7 @@ class LabelSmoothing:
         known = [f.name for f in fields(cls)]
         for key in args:
             if key not in known:
-                raise TypeError(f"{key}: expected one of the keys {', '.join(known)}, got an unknown key.")
+                raise ArgumentTypeError(f"{key}: expected one of the keys {', '.join(known)}, got an unknown key.")
         return cls(**{key: value for key, value in args.items() if value is not None})
 
     @property
@@ -142,7 +143,7 @@ class LabelSmoothing:
                 continue
             index = _class_index(key, names)
             if index in seen:
-                raise ValueError(
+                raise ArgumentError(
                     f"label_smoothing: expected each class once, got {seen[index]!r} and {key!r}, the same class."
                 )
             seen[index] = key
@@ -212,7 +213,7 @@ def split_keys(args: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
             and not str(key).startswith(PREFIX)
             and (close := get_close_matches(str(key), known, 1))
         ):
-            raise TypeError(f"{key}: expected a known key, did you mean {close[0]!r}?")
+            raise ArgumentTypeError(f"{key}: expected a known key, did you mean {close[0]!r}?")
     keys = {k: v for k, v in args.items() if str(k).startswith(PREFIX)}
     return keys, {k: v for k, v in args.items() if k not in keys}
 
@@ -244,12 +245,12 @@ def check_unique(names: Sequence[str]) -> None:
         >>> check_unique(["cat", "dog", "cat"])
         Traceback (most recent call last):
             ...
-        ValueError: names: expected each class name once, got 'cat' for the classes 0 and 2.
+        det_ls.base.errors.ArgumentError: names: expected each class name once, got 'cat' for the classes 0 and 2.
     """
     first: dict[str, int] = {}
     for index, name in enumerate(names):
         if first.setdefault(name, index) != index:
-            raise ValueError(
+            raise ArgumentError(
                 f"names: expected each class name once, got {name!r} for the classes {first[name]} and {index}."
             )
 
@@ -258,10 +259,10 @@ def _class_index(key: str | int, names: Sequence[str]) -> int:
     """Find a class by name, or check its index."""
     if isinstance(key, int):
         if not 0 <= key < len(names):
-            raise ValueError(f"label_smoothing: expected a class index below {len(names)}, got {key}.")
+            raise ArgumentError(f"label_smoothing: expected a class index below {len(names)}, got {key}.")
         return key
     if key not in names:
         close = get_close_matches(key, names, 1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; the data's classes begin with {list(names[:5])}."
-        raise ValueError(f"label_smoothing: expected a class of the data, got {key!r}{hint}")
+        raise ArgumentError(f"label_smoothing: expected a class of the data, got {key!r}{hint}")
     return list(names).index(key)

@@ -11,6 +11,8 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+from det_ls.base.errors import VersionError
+
 SUPPORTED = ">=8.4.50,<8.5"  # as in pyproject.toml
 
 
@@ -111,7 +113,7 @@ def expect(part: str, *assumptions: Method | Attribute | Source) -> None:
 
     missing = [str(assumption) for assumption in assumptions if not assumption.holds()]
     if missing:
-        raise RuntimeError(
+        raise VersionError(
             f"ultralytics: expected a version whose {part} has {', '.join(missing)} (supported: {SUPPORTED}), "
             f"got {ultralytics.__version__}."
         )

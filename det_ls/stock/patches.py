@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from det_ls.base.errors import VersionError
 from det_ls.base.files import move_durably, partial_of
 from det_ls.stock.logs import without_lines
 
@@ -207,7 +208,7 @@ def tuner_runs(module: str, keys: Mapping[str, object]) -> Iterator[None]:
                 stack.enter_context(replaced(owner, "subprocess", Subprocess()))
         yield
     if not started:
-        raise RuntimeError(
+        raise VersionError(
             f"ultralytics: expected a version whose tuner starts its runs with subprocess.run, got "
             f"{ultralytics.__version__}."
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from ultralytics.utils import LOGGER
 
+from det_ls.base.errors import UnwritableError
 from det_ls.base.files import remove_partial, write_atomically
 from det_ls.stock.patches import checkpoints_written
 
@@ -37,10 +38,12 @@ def write_checkpoint(file: Path, content: bytes) -> None:
         write_atomically(file, content, durable=True)
     except OSError as error:
         size, reason = len(content) / 1e6, error.strerror or error
-        raise OSError(f"{file}: expected to write {size:.1f} MB, got '{reason}'; {_what_is_left(file)}") from error
+        raise UnwritableError(
+            f"{file}: expected to write {size:.1f} MB, got '{reason}'; {_what_is_left(file)}"
+        ) from error
 
 
-def unwritten_row(csv: Path, error: OSError) -> OSError:
+def unwritten_row(csv: Path, error: OSError) -> UnwritableError:
     """Say that the row of an epoch could not be written.
 
     Args:
@@ -51,7 +54,7 @@ def unwritten_row(csv: Path, error: OSError) -> OSError:
         An error of one sentence.
     """
     left = _what_is_left(csv.parent / "weights" / "last.pt")
-    return OSError(f"{csv}: expected to write a row, got '{error.strerror or error}'; {left}")
+    return UnwritableError(f"{csv}: expected to write a row, got '{error.strerror or error}'; {left}")
 
 
 def repair_run(folder: Path, last: Path, checkpoint: Mapping[str, Any]) -> None:

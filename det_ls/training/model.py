@@ -14,8 +14,10 @@ import ultralytics
 from ultralytics import RTDETR, YOLOE, YOLOWorld
 from ultralytics.engine import trainer as engine
 from ultralytics.engine.model import Model
-from ultralytics.utils import YAML, checks
+from ultralytics.utils import LOGGER, YAML, checks
 
+from det_ls.base.errors import ArgumentError, RunError
+from det_ls.calibration.fold import read_record
 from det_ls.smoothing.request import Request, refuse_keys
 from det_ls.smoothing.settings import PREFIX, split_keys
 from det_ls.stock.patches import tuner_runs
@@ -58,7 +60,7 @@ class YOLO(ultralytics.YOLO):
         >>> model.predict("image.jpg", label_smoothing=0.1)
         Traceback (most recent call last):
             ...
-        ValueError: label_smoothing: expected in train mode only, got mode 'predict', where it would have no effect.
+        det_ls.base.errors.ArgumentError: label_smoothing: expected in train mode only, got mode 'predict', where ...
     """
 
     def __init__(
@@ -79,12 +81,12 @@ class YOLO(ultralytics.YOLO):
             and Path(model).suffix in {".yaml", ".yml"}
             and family_of(model) == RTDETR_FAMILY
         ):
-            raise ValueError(f"model: expected a YOLO model, got {str(model)!r}: build it with ultralytics.RTDETR.")
+            raise ArgumentError(f"model: expected a YOLO model, got {str(model)!r}: build it with ultralytics.RTDETR.")
         try:
             super().__init__(model, task, verbose)
         except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:  # as versions differ
             if isinstance(model, (str, Path)) and Path(model).is_file() and Path(model).suffix == ".pt":
-                raise ValueError(
+                raise ArgumentError(
                     f"model: expected a readable checkpoint, got {str(model)!r}, which is not one."
                 ) from error
             raise
@@ -108,6 +110,10 @@ class YOLO(ultralytics.YOLO):
             TypeError: If a key is unknown or has the wrong type.
             ValueError: If a key is out of range, does not fit the data, or cannot take effect here.
         """
+        if read_record(self) is not None:
+            LOGGER.warning(
+                "The weights are calibrated; training changes the scores, and what it saves will not be calibrated."
+            )
         trainer, kwargs = _prepared(self, TRAINERS[""], trainer, kwargs)
         return _checked(super().train(trainer=trainer, **kwargs), kwargs)
 
@@ -155,9 +161,9 @@ def _prepared(
     arguments, task = _with_cfg(kwargs), str(model.task)
     several = isinstance(arguments.get("data"), (list, tuple))
     if several and not arguments["data"]:
-        raise ValueError("data: expected a data set or several, got an empty list.")
+        raise ArgumentError("data: expected a data set or several, got an empty list.")
     if several and arguments.get("resume"):
-        raise ValueError("resume: expected one data set, got several, which Ultralytics would train anew.")
+        raise ArgumentError("resume: expected one data set, got several, which Ultralytics would train anew.")
     check_resume(arguments.get("resume"), model.ckpt_path or model.overrides.get("model"), model.ckpt)
     if trainer is None:
         trainer = trainers.get(task)
@@ -180,7 +186,7 @@ def _prepared(
         if request.given:  # the typed value replaces the keys that it was parsed from, those of cfg= included
             kwargs = {**split_keys(kwargs)[1], PREFIX: request}
         if several and not hasattr(engine, "MultiTrainer"):
-            raise ValueError(f"data: expected one data set with ultralytics {ultralytics.__version__}, got several.")
+            raise ArgumentError(f"data: expected one data set with ultralytics {ultralytics.__version__}, got several.")
     return trainer, kwargs
 
 
@@ -188,7 +194,7 @@ def _checked(results: Any, kwargs: dict[str, Any]) -> Any:
     """Return what training returned, unless it was to train on several data sets and failed on each."""
     several = _with_cfg(kwargs).get("data")
     if isinstance(several, (list, tuple)) and not any((results or {}).values()):
-        raise RuntimeError(f"data: expected a usable data set among {len(several)}, got none: each failed, see above.")
+        raise RunError(f"data: expected a usable data set among {len(several)}, got none: each failed, see above.")
     return results
 
 

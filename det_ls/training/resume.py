@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from det_ls.base.errors import ArgumentError
 from det_ls.evaluation.training_record import run_args
 from det_ls.smoothing.settings import split_keys
 from det_ls.training.policy_state import STATE_KEY
@@ -27,10 +28,10 @@ def check_resume(resume: object, file: object, checkpoint: Mapping[str, Any] | N
     """
     if resume is True:
         if not checkpoint:
-            raise ValueError(f"{CHECKPOINT} with resume, got a model that is none: write model=path/to/last.pt.")
+            raise ArgumentError(f"{CHECKPOINT} with resume, got a model that is none: write model=path/to/last.pt.")
         refuse_finished(Path(str(file)), checkpoint)
     elif resume and isinstance(resume, (str, Path)) and not Path(resume).is_file():
-        raise ValueError(f"{CHECKPOINT}, got {str(resume)!r}, not a file.")
+        raise ArgumentError(f"{CHECKPOINT}, got {str(resume)!r}, not a file.")
 
 
 def refuse_finished(file: Path, checkpoint: Mapping[str, Any]) -> None:
@@ -54,7 +55,7 @@ def refuse_finished(file: Path, checkpoint: Mapping[str, Any]) -> None:
     keys = {key: value for key, value in split_keys(args)[0].items() if key != STATE_KEY}
     words = {"model": file, "data": args.get("data") or "...", "epochs": "...", **keys}
     command = " ".join(_word(key, value) for key, value in words.items() if value is not None)
-    raise ValueError(
+    raise ArgumentError(
         f"{CHECKPOINT}, got {str(file)!r}, {state}; measure it with `det-ls val`, or train its weights further in a "
         f"new run: `det-ls train {command}`."
     )

@@ -18,6 +18,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from det_ls.base.errors import ArgumentError, RunError, VersionError
 from det_ls.data.locate import class_names, dataset_root, local_data_file
 from det_ls.losses.families import copy_progress, criterion_with_matrix, describe, set_smoothing_matrix
 from det_ls.smoothing.columns import csv_cell
@@ -82,7 +83,7 @@ class LabelSmoothingTrainerMixin(_Base):
         cfg_keys, cfg = split_keys(cfg2dict(cfg))
         override_keys, overrides = split_keys(cfg2dict(overrides or {}))
         if self.task is not None and overrides.get("task") not in {None, self.task}:
-            raise ValueError(
+            raise ArgumentError(
                 f"trainer: expected one for the task {overrides['task']!r}, got {type(self).__name__}, "
                 f"which trains {self.task!r}."
             )
@@ -168,7 +169,7 @@ class LabelSmoothingTrainerMixin(_Base):
         found = family_of(cfg)
         if found != self.family:
             remove_empty(self._new_folders)
-            raise ValueError(mismatch(type(self).__name__, self.family, found))
+            raise ArgumentError(mismatch(type(self).__name__, self.family, found))
         return super().get_model(cfg, weights, verbose)
 
     def get_dataset(self) -> dict[str, Any]:
@@ -198,7 +199,7 @@ class LabelSmoothingTrainerMixin(_Base):
             return super().get_dataset()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
-            raise RuntimeError(f"data: expected a usable data set, got {self.args.data!r}: {reason}") from error
+            raise RunError(f"data: expected a usable data set, got {self.args.data!r}: {reason}") from error
 
     def _copy_table(self) -> None:
         """Put a copy of the similarity table into the run folder."""
@@ -247,7 +248,7 @@ class LabelSmoothingTrainerMixin(_Base):
         """
         if event == "on_train_epoch_start" and self.policy is not None:
             if self._criterion is None or self._criterion_owner().criterion is not self._criterion:
-                raise RuntimeError(
+                raise VersionError(
                     f"label_smoothing: expected the smoothed criterion on the model, but ultralytics "
                     f"{ultralytics.__version__} replaced it before epoch {self.epoch + 1}."
                 )
@@ -287,7 +288,7 @@ class LabelSmoothingTrainerMixin(_Base):
             What stock returns.
 
         Raises:
-            OSError: If there is no room; the checkpoints before are kept.
+            UnwritableError: If there is no room; the checkpoints before are kept.
         """
         with saved_with(self.args, self.policy), kept_whole():
             return super().save_model()  # type: ignore[func-returns-value,no-any-return,unused-ignore]
@@ -322,5 +323,4 @@ def check_data(
     for item in data if isinstance(data, (list, tuple)) else [data]:
         if isinstance(item, (str, Path)) and (file := local_data_file(item)) is not None:
             names = ordered_names({0: "item"} if single_cls else class_names(file))
-            check_unique(names)
             request.check(trainer.target_names(request, names))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.request import Request
 from det_ls.smoothing.settings import PREFIX, LabelSmoothing, split_keys
 
@@ -35,7 +36,7 @@ def searched_bounds(space: object) -> tuple[float, float] | None:
     searched = split_keys(space)[0]
     others = [key for key in searched if key != PREFIX]
     if others:
-        raise ValueError(f"space: expected {PREFIX} as the only one of its keys, got {', '.join(others)}.")
+        raise ArgumentError(f"space: expected {PREFIX} as the only one of its keys, got {', '.join(others)}.")
     if not searched:
         return None
     bounds = searched[PREFIX]
@@ -44,7 +45,7 @@ def searched_bounds(space: object) -> tuple[float, float] | None:
     except (TypeError, ValueError):
         low, high = 1.0, 0.0
     if not low <= high:
-        raise ValueError(f"space: expected (lowest, highest) for {PREFIX}, got {bounds!r}.")
+        raise ArgumentError(f"space: expected (lowest, highest) for {PREFIX}, got {bounds!r}.")
     return low, high
 
 
@@ -70,5 +71,5 @@ def keys_of_runs(keys: Mapping[str, Any], bounds: tuple[float, float] | None) ->
         request.check_epsilon()
         return given
     if isinstance(given.get(PREFIX), Mapping):
-        raise ValueError(f"{PREFIX}: expected one number where space= searches it, got an epsilon for each class.")
+        raise ArgumentError(f"{PREFIX}: expected one number where space= searches it, got an epsilon for each class.")
     return {PREFIX: bounds[0], **given}

@@ -23,6 +23,7 @@ def predictions(tiny: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_text_files_are_measured_with_crops_of_the_images(tiny, predictions, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     words = ["metrics", f"predictions={predictions}", f"data={tiny}", f"save_dir={out}", "bootstrap=0"]

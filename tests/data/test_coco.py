@@ -218,19 +218,19 @@ def test_evaluating_files_needs_neither_torch_nor_ultralytics() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 4}, r"every image_id of detections .* \(such as \d+\), got 4\."),
-        ({"image_id": "5"}, r"every image_id of detections .*, got '5'\."),
-        ({"image_id": None}, r"every image_id of detections .*, got None\."),
-        ({"image_id": [5]}, r"every image_id of detections .*, got \[5\]\."),
-        ({"category_id": 2}, r"every category_id of detections .* \(such as 1\), got 2\."),
-        ({"score": float("nan")}, r"every score of detections .* finite number, got others in image \d+\."),
-        ({"score": float("inf")}, r"every score of detections"),
-        ({"score": "0.5"}, r"every score of detections"),
-        ({"score": None}, r"every score of detections"),
-        ({"bbox": [0, 0, float("nan"), 1]}, r"every bbox of detections .* got others in image \d+\."),
+        ({"image_id": 4}, r"detections: expected every image_id .* \(such as \d+\), got 4\."),
+        ({"image_id": "5"}, r"detections: expected every image_id .*, got '5'\."),
+        ({"image_id": None}, r"detections: expected every image_id .*, got None\."),
+        ({"image_id": [5]}, r"detections: expected every image_id .*, got \[5\]\."),
+        ({"category_id": 2}, r"detections: expected every category_id .* \(such as 1\), got 2\."),
+        ({"score": float("nan")}, r"detections: expected every score .* finite number, got others in image \d+\."),
+        ({"score": float("inf")}, r"detections: expected every score"),
+        ({"score": "0.5"}, r"detections: expected every score"),
+        ({"score": None}, r"detections: expected every score"),
+        ({"bbox": [0, 0, float("nan"), 1]}, r"detections: expected every bbox .* got others in image \d+\."),
         ({"bbox": [0, 0, -1, 1]}, r"no negative size"),
-        ({"bbox": [0, 0, 1]}, r"every bbox of detections"),
-        ({"bbox": None}, r"every bbox of detections"),
+        ({"bbox": [0, 0, 1]}, r"detections: expected every bbox"),
+        ({"bbox": None}, r"detections: expected every bbox"),
     ],
 )
 def test_bad_detection_is_named(change: dict[str, Any], message: str) -> None:
@@ -240,7 +240,7 @@ def test_bad_detection_is_named(change: dict[str, Any], message: str) -> None:
 
 
 def test_entries_have_to_be_mappings() -> None:
-    with pytest.raises(ValueError, match=r"entries of detections to be mappings, got \[5, 1\]"):
+    with pytest.raises(ValueError, match=r"detections: expected mappings as entries, got \[5, 1\]"):
         evaluate_detections(hard_set()[0], [[5, 1]])
 
 
@@ -254,9 +254,9 @@ def test_only_three_unknown_images_are_named() -> None:
 @pytest.mark.parametrize(
     ("gt", "message"),
     [
-        ([], "gt to be COCO instances with lists of images, annotations, categories"),
-        ({"images": [], "annotations": [], "categories": [{"id": 1}]}, "gt's images to hold at least one entry"),
-        ({"images": [{"id": 1}], "annotations": [], "categories": []}, "gt's categories to hold at least one entry"),
+        ([], "gt: expected COCO instances with lists of images, annotations, categories"),
+        ({"images": [], "annotations": [], "categories": [{"id": 1}]}, "gt.images: expected at least one entry"),
+        ({"images": [{"id": 1}], "annotations": [], "categories": []}, "gt.categories: expected at least one entry"),
         ({"images": [{"id": 1}, {"id": "2"}], "annotations": [], "categories": [{"id": 1}]}, "all integers or all"),
         ({"images": [{"id": 1}, {"id": 1}], "annotations": [], "categories": [{"id": 1}]}, "got 1 repeatedly"),
         ({"images": [{}], "annotations": [], "categories": [{"id": 1}]}, "got None"),
@@ -270,11 +270,11 @@ def test_only_three_unknown_images_are_named() -> None:
         ),
         (
             {"images": [{"id": 1}], "annotations": [{"image_id": 2, "category_id": 1}], "categories": [{"id": 1}]},
-            "every image_id of gt's annotations",
+            "gt.annotations: expected every image_id",
         ),
         (
             {"images": [{"id": 1}], "annotations": [{"image_id": 1, "category_id": 1}], "categories": [{"id": 1}]},
-            "every bbox of gt's annotations .* in image 1",
+            "gt.annotations: expected every bbox .* in image 1",
         ),
         (
             {
@@ -282,7 +282,7 @@ def test_only_three_unknown_images_are_named() -> None:
                 "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "area": float("nan")}],
                 "categories": [{"id": 1}],
             },
-            "every area of gt's annotations",
+            "gt.annotations: expected every area",
         ),
     ],
 )
@@ -292,15 +292,17 @@ def test_bad_ground_truth_is_explained(gt: Any, message: str) -> None:
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"gt to be a COCO JSON file, got '.*none\.json', which does not exist"):
+    with pytest.raises(
+        FileNotFoundError, match=r"gt: expected a COCO JSON file, got '.*none\.json', which does not exist"
+    ):
         evaluate_detections(tmp_path / "none.json", [])
     (tmp_path / "cut.json").write_text('{"images": [')
-    with pytest.raises(ValueError, match=r"gt='.*cut\.json' to be a JSON file"):
+    with pytest.raises(ValueError, match=r"gt: expected a JSON file, got '.*cut\.json'"):
         evaluate_detections(tmp_path / "cut.json", [])
     (tmp_path / "cut.json.gz").write_bytes(gzip.compress(b"[]")[:-6])
-    with pytest.raises(ValueError, match="detections="):
+    with pytest.raises(ValueError, match="detections: expected a JSON file"):
         load_coco(tmp_path / "cut.json.gz", "detections")
-    with pytest.raises(ValueError, match="detections to be a list of COCO results, got dict"):
+    with pytest.raises(ValueError, match="detections: expected a list of COCO results, got dict"):
         evaluate_detections(hard_set()[0], {})
 
 
@@ -417,7 +419,7 @@ def test_missing_repeated_and_unreadable_images_are_named(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"each image of a split once, got '.*1\.png' repeatedly"):
         list_images([data["val"], data["val"]])
     (tmp_path / "images" / "val" / "broken.png").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"broken\.png' to be an image"):
+    with pytest.raises(ValueError, match=r"an image, got '.*broken\.png'"):
         ground_truth_from_yolo(data)
 
 
@@ -432,9 +434,9 @@ def test_image_size_follows_the_exif_orientation(orientation: int, tmp_path: Pat
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 0.5 0.5 0.1", r"Line 2 of label file '.*bad\.txt' is not valid: expected a class and four box coordinates"),
+        ("0 0.5 0.5 0.1", r"labels: '.*bad\.txt', line 2: expected a class and four box coordinates"),
         ("0 0.5 0.5 0.1 0.1 0.9", "got 6 numbers"),
-        ("cat 0.5 0.5 0.1 0.1", "could not convert string to float: 'cat'"),
+        ("cat 0.5 0.5 0.1 0.1", "expected numbers, got 'cat'"),
         ("3 0.5 0.5 0.1 0.1", "class index from 0 to 2, got 3"),
         ("-1 0.5 0.5 0.1 0.1", "class index from 0 to 2, got -1"),
         ("0.5 0.5 0.5 0.1 0.1", "class index from 0 to 2, got 0.5"),
@@ -443,7 +445,7 @@ def test_image_size_follows_the_exif_orientation(orientation: int, tmp_path: Pat
         ("0 0.5 -0.02 0.1 0.1", "no negative coordinates, got -0.02"),
         ("0 0.5 0.5 -0.005 0.1", "no negative coordinates, got -0.005"),
         ("0 nan 0.5 0.1 0.1", "finite numbers"),
-        ("0 0.1 0.1 0.5 0.1 0.5 0.7", "Line 1 .* a class and a polygon, as on other lines, got 5 numbers"),
+        ("0 0.1 0.1 0.5 0.1 0.5 0.7", "line 1: .* a class and a polygon, as on other lines, got 5 numbers"),
     ],
 )
 def test_bad_label_line_is_named(line: str, message: str, tmp_path: Path) -> None:
@@ -466,7 +468,7 @@ def test_byte_order_marks_keypoints_and_blank_lines_are_read_and_other_bytes_ref
     file.write_text("\n  \n1 0.5 0.5 0.1 0.2\n\t\n")
     assert read_labels(file, 2) == [(1, [0.5, 0.5, 0.1, 0.2])]
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"1\.txt' to be UTF-8 text"):
+    with pytest.raises(ValueError, match=r"UTF-8 text in '.*1\.txt'"):
         read_labels(file, 2)
 
 
@@ -496,7 +498,9 @@ def test_images_are_found_by_file_name(files: list[str]) -> None:
 def test_equal_base_names_are_told_apart_by_their_folders() -> None:
     paths = ["/d/a/1.png", "/d/b/1.png", "/d/1.png"]
     assert list(match_images(paths, official(["a/1.png", "b/1.png", "d/1.png"])).values()) == [1000, 993, 986]
-    with pytest.raises(ValueError, match=r"an entry of its own in annotations, got none for '/d/b/1\.png'"):
+    with pytest.raises(
+        ValueError, match=r"annotations: expected an entry of its own for each image, got none for '/d/b/1\.png'"
+    ):
         match_images(["/d/a/1.png", "/d/b/1.png"], official(["1.png", "2.png"]))
     with pytest.raises(ValueError, match="an entry of its own"):
         match_images(["/d/a/1.png"], official(["1.png", "1.png"]))
@@ -512,7 +516,7 @@ def test_images_in_one_place_only_are_named() -> None:
         match_images(paths, official([*(f"{i}.png" for i in range(1, 7))]))
     with pytest.raises(ValueError, match=r"1 missing in annotations .* and 1 only in annotations"):
         match_images(["/d/1.png"], official(["2.png"]))
-    with pytest.raises(ValueError, match="have a file_name, got none for id 1"):
+    with pytest.raises(ValueError, match="every image to have a file_name, got none for id 1"):
         match_images(paths, {"images": [{"id": 1}]})
 
 
@@ -528,11 +532,11 @@ def test_official_annotations_are_taken_where_the_data_names_them(tmp_path: Path
     other = {**data, "train": data["val"], "annotations": "annotations/v.json"}
     assert ground_truth_for(other, "train").source == "labels"  # a path alone is for the val split
     assert ground_truth_for(data, annotations=official(["1.png", "2.png"])).source == "annotations"
-    with pytest.raises(FileNotFoundError, match=r"annotations \(a key of the data YAML\) to be a COCO JSON file"):
+    with pytest.raises(FileNotFoundError, match=r"annotations in the data YAML: expected a COCO JSON file"):
         ground_truth_for({**data, "annotations": "none.json"})
     with pytest.raises(ValueError, match="annotations in the data YAML to be a path or a mapping, got 3"):
         ground_truth_for({**data, "annotations": 3})
-    with pytest.raises(ValueError, match="list the same images"):
+    with pytest.raises(ValueError, match="the same images as in the split"):
         ground_truth_for(data, annotations=official(["1.png"]))
 
 

@@ -217,7 +217,7 @@ def test_class_names_are_those_of_stock_without_any_image(tmp_path, stock_root, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"names": None}, "to name its classes under 'names'"),
+        ({"names": None}, "class names under 'names'"),
         ({"names": []}, r"to be a list or mapping of class names, got \[\]"),
         ({"names": "a"}, "to be a list or mapping of class names, got 'a'"),
         ({"names": {1: "a", 2: "b"}}, r"to have the indices 0 to 1, got \[1, 2\]"),
@@ -236,11 +236,11 @@ def test_unusable_class_names_are_explained(tmp_path, content, message):
 
 def test_class_names_of_no_yaml_mapping_are_explained(tmp_path):
     file = tmp_path / "toy.yaml"
-    with pytest.raises(FileNotFoundError, match=r"toy.yaml' does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"data: expected a data YAML, got '.*toy.yaml', which does not exist"):
         class_names(file)
     for text in ("a: [", "- a list"):
         file.write_text(text)
-        with pytest.raises(ValueError, match=r"Expected '.*toy.yaml' to be a YAML mapping"):
+        with pytest.raises(ValueError, match=r"data: expected a YAML mapping, got '.*toy.yaml'"):
             class_names(file)
 
 
@@ -250,23 +250,31 @@ def test_class_names_of_no_yaml_mapping_are_explained(tmp_path):
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        ({}, FileNotFoundError, "was not found: .* images not found, missing path '.*stock/toy/images/val'"),
-        ({"train": None}, ValueError, "is not valid: .*'train:' key missing"),
-        ({"names": None}, ValueError, "is not valid: .*key missing"),
-        ({"names": {1: "a", 2: "b"}}, ValueError, "is not valid: 2-class dataset requires class indices 0-1"),
+        ({}, FileNotFoundError, "was not found .* images not found, missing path '.*stock/toy/images/val'"),
+        ({"train": None}, ValueError, "expected a valid data set, got .*'train:' key missing"),
+        ({"names": None}, ValueError, "expected a valid data set, got .*key missing"),
+        (
+            {"names": {1: "a", 2: "b"}},
+            ValueError,
+            "expected a valid data set, got .*2-class dataset requires class indices 0-1",
+        ),
     ],
 )
 def test_an_unusable_dataset_gives_one_sentence_that_names_it(tmp_path, stock_root, content, error, message):
     file = make_yaml(tmp_path, **content)
     with pytest.raises(error, match=message) as caught:
         check_dataset(file)
-    assert str(caught.value).startswith(f"The dataset data='{file}' ")
+    assert str(caught.value).startswith("data: expected a ")
+    assert f"got '{file}'" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "❌" not in str(caught.value)
 
 
 def test_a_missing_yaml_is_named(stock_root):
-    with pytest.raises(FileNotFoundError, match=r"^The dataset data='nope.yaml' was not found: 'nope.yaml' does not "):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"^data: expected a data set, got 'nope.yaml', which was not found \('nope.yaml' does not ",
+    ):
         check_dataset("nope.yaml")
 
 
@@ -278,18 +286,18 @@ def test_the_split_that_is_asked_for_has_to_exist(tmp_path, stock_root):
     with pytest.raises(FileNotFoundError, match=r"'test:?' images"):
         check_dataset(file, "test")
     (dataset / "images" / "train").rmdir()
-    with pytest.raises(FileNotFoundError, match=r"images/train'\.$"):
+    with pytest.raises(FileNotFoundError, match=r"images/train'"):
         check_dataset(file, "train")
 
 
 def test_a_download_that_brings_no_images_is_an_error(tmp_path, stock_root):
-    with pytest.raises(FileNotFoundError, match=r"has no 'val' images at '.*toy/images/val'"):
+    with pytest.raises(FileNotFoundError, match=r"data: expected 'val' images of '.*' at '.*toy/images/val'"):
         check_dataset(make_yaml(tmp_path, download="pass"))
 
 
 def test_a_failed_download_is_a_connection_error(tmp_path, stock_root):
     code = "raise ConnectionError('unreachable')"
-    with pytest.raises(ConnectionError, match=r"could not be downloaded: unreachable\.$"):
+    with pytest.raises(ConnectionError, match=r"could not be downloaded \(unreachable\)\.$"):
         check_dataset(make_yaml(tmp_path, download=code))
 
 

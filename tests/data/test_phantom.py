@@ -164,7 +164,7 @@ def test_a_folder_with_files_is_not_overwritten(tmp_path):
     file = tmp_path / "p" / "notes.txt"
     file.parent.mkdir()
     file.write_text("mine")
-    with pytest.raises(FileExistsError, match="Expected root to be a new or empty folder"):
+    with pytest.raises(FileExistsError, match="root: expected a new or empty folder"):
         write_phantom(tmp_path / "p", train=1, val=1)
     with pytest.raises(FileExistsError, match=r"has no truth\.json"):
         write_phantom(tmp_path / "p", train=1, val=1, exist_ok=True)
@@ -204,11 +204,11 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"train": 0}, "Expected train to be at least 1 image, got 0."),
-        ({"val": -1}, "Expected val to be at least 1 image, got -1."),
-        ({"flip": 1.5}, "Expected flip to be a probability between 0 and 1, got 1.5."),
-        ({"jitter": float("nan")}, "Expected jitter to be a probability between 0 and 1, got nan."),
-        ({"seed": -1}, "Expected seed to be 0 or more, got -1."),
+        ({"train": 0}, "train: expected at least 1 image, got 0."),
+        ({"val": -1}, "val: expected at least 1 image, got -1."),
+        ({"flip": 1.5}, "flip: expected a probability from 0 to 1, got 1.5."),
+        ({"jitter": float("nan")}, "jitter: expected a probability from 0 to 1, got nan."),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1."),
     ],
 )
 def test_numbers_out_of_range_are_named(tmp_path, arguments, message):

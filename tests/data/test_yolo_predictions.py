@@ -79,10 +79,10 @@ def test_equal_names_are_told_apart_by_their_folders_or_refused(truth: GroundTru
 def test_wrong_folders_are_named(truth: GroundTruth, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="got '.*nowhere', which is none"):
         read_yolo_predictions(tmp_path / "nowhere", truth, CATEGORIES)
-    with pytest.raises(ValueError, match="to hold YOLO text files, got none"):
+    with pytest.raises(ValueError, match="predictions: expected YOLO text files in '.*', got none"):
         read_yolo_predictions(tmp_path, truth, CATEGORIES)
     (tmp_path / "train_7.txt").write_text("")
-    with pytest.raises(ValueError, match="to be named as the split's images, got 'train_7.txt'"):
+    with pytest.raises(ValueError, match="files that are named as the split's images, got 'train_7.txt'"):
         read_yolo_predictions(tmp_path, truth, CATEGORIES)
 
 
@@ -97,11 +97,11 @@ def test_wrong_folders_are_named(truth: GroundTruth, tmp_path: Path) -> None:
         ("0 320 240 50 50 0.9", "expected a box in fractions of the image, got 320 240 50 50"),
         ("0 0.5 0.5 0.1 0.1 1.5", "expected a score from 0 to 1, got 1.5"),
         ("0 0.5 0.5 0.1 0.1 nan", "expected finite numbers"),
-        ("red 0.5 0.5 0.1 0.1 0.9", "could not convert string to float: 'red'"),
+        ("red 0.5 0.5 0.1 0.1 0.9", "expected numbers, got 'red'"),
     ],
 )
 def test_a_bad_line_is_named(line: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text(f"1 0.5 0.5 0.2 0.2 0.5\n{line}\n")
-    with pytest.raises(ValueError, match=f"^Line 2 of prediction file '.*a.txt' is not valid: .*{message}"):
+    with pytest.raises(ValueError, match=f"^predictions: '.*a.txt', line 2: .*{message}"):
         read_prediction_file(file, 3)

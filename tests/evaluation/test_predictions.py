@@ -217,28 +217,26 @@ def test_an_exported_model_can_be_predicted(images: Path, tmp_path: Path) -> Non
     assert ours.names == native.names
     for a, b in zip(ours.images, native.images, strict=True):
         np.testing.assert_allclose(a.scores[:5], b.scores[:5], atol=1e-4)
-    with pytest.raises(ValueError, match="end2end=True only for a model with an NMS-free head"):
+    with pytest.raises(ValueError, match="end2end: expected a model with an NMS-free head for True"):
         predict(exported, images, end2end=True)
 
 
 def test_a_missing_or_damaged_checkpoint_is_named(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"a file with weights, got model='none\.pt', which does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"a file with weights, got 'none\.pt', which does not exist"):
         load_detector("none.pt")
     damaged = tmp_path / "damaged.pt"
     whole = weights.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"not a checkpoint", whole[100:]):
         damaged.write_bytes(content)
-        with pytest.raises(
-            ValueError, match=r"readable Ultralytics checkpoint, got model='.*damaged\.pt', which cannot"
-        ):
+        with pytest.raises(ValueError, match=r"readable Ultralytics checkpoint, got '.*damaged\.pt', which cannot"):
             load_detector(damaged)
     torch.save({"something": "else"}, damaged)
     with pytest.raises(ValueError, match="readable Ultralytics checkpoint"):
         load_detector(damaged)
-    with pytest.raises(ValueError, match=r"trained weights, got model='yolo11n\.yaml', which only describes a network"):
+    with pytest.raises(ValueError, match=r"trained weights, got 'yolo11n\.yaml', which only describes a network"):
         load_detector("yolo11n.yaml")
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(ValueError, match=r"a checkpoint \(\.pt\) or an exported model, got model='.*notes\.txt'"):
+    with pytest.raises(ValueError, match=r"a checkpoint \(\.pt\) or an exported model, got '.*notes\.txt'"):
         load_detector(tmp_path / "notes.txt")
 
 
@@ -255,7 +253,7 @@ def test_an_image_that_cannot_be_decoded_is_named(weights: Path, images: Path, t
     cut = tmp_path / "cut.png"
     cut.write_bytes((images.parent / "images" / "a.png").read_bytes()[:60])
     data = {"path": tmp_path, "val": str(tmp_path)}
-    with pytest.raises(ValueError, match=r"Expected '.*cut\.png' to be an image, got one that cannot be decoded"):
+    with pytest.raises(ValueError, match=r"images: expected an image, got '.*cut\.png', which cannot be decoded"):
         predict(weights, data, imgsz=64, device="cpu")
 
 
@@ -283,11 +281,11 @@ def test_bad_settings_are_explained(
 def test_a_head_that_the_model_lacks_is_refused(weights: Path, images: Path) -> None:
     model = YOLO(weights)
     if "11" in weights.name:
-        with pytest.raises(ValueError, match="end2end=True only for a model with an NMS-free head"):
+        with pytest.raises(ValueError, match="end2end: expected a model with an NMS-free head for True"):
             predict(model, images, end2end=True)
     else:
         model.model.model[-1].cv2 = model.model.model[-1].cv3 = None  # as fused for deployment
-        with pytest.raises(ValueError, match="end2end=False only for a model with its one-to-many head"):
+        with pytest.raises(ValueError, match="end2end: expected a model with its one-to-many head for False"):
             predict(model, images, end2end=False)
 
 
@@ -309,7 +307,7 @@ def test_a_version_whose_methods_take_more_is_supported_if_that_is_optional(meth
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert ("expected a version whose validator" not in run.stderr) == supported
-    assert ("model='none.pt', which does not exist" in run.stderr) == supported
+    assert ("got 'none.pt', which does not exist" in run.stderr) == supported
 
 
 def test_a_version_with_another_validator_is_named() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hard_set import hard_set, ordinary_set
+from hard_set import hard_set, ordinary_set, repeat_images
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -166,15 +166,19 @@ def test_weighted_average_precision_equals_a_set_with_images_repeated(seed: int)
     assert WeightedAP(table)(weights) == pytest.approx(expected, abs=1e-12)
 
 
-def repeat_images(gt: Json, detections: list[Json], weights: dict[int, int]) -> tuple[Json, list[Json]]:
-    """Write a weighted set out: copies of an image lie side by side in the order of the ids."""
-
-    def copies(items: list[Json]) -> list[Json]:
-        return [{**x, "image_id": 100 * x["image_id"] + k} for x in items for k in range(weights[x["image_id"]])]
-
-    annotations = [{**a, "id": i} for i, a in enumerate(copies(gt["annotations"]), start=1)]
-    images = [{"id": 100 * i["id"] + k} for i in gt["images"] for k in range(weights[i["id"]])]
-    return {**gt, "images": images, "annotations": annotations}, copies(detections)
+@pytest.mark.parametrize("digits", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_ties_are_broken_as_in_a_real_resample(seed: int, digits: int) -> None:
+    gt, detections = hard_set(seed)
+    detections = [{**d, "score": round(d["score"], digits)} for d in detections]
+    table = build_table(gt, detections)
+    weights = image_weights(table.n_images, 1, seed + 1)[:, 0]
+    repeated = repeat_images(gt, detections, dict(zip(table.image_ids, weights.tolist(), strict=True)))
+    expected = evaluate_checked(*repeated).stats
+    by_class = WeightedAP(table)(weights)
+    known = ~np.isnan(by_class[0])
+    assert by_class[:, known].mean() == pytest.approx(expected[0], abs=1e-12)
+    assert by_class[0, known].mean() == pytest.approx(expected[1], abs=1e-12)
 
 
 @pytest.mark.parametrize("score", [float("nan"), -0.01, 1.01, float("inf")])
@@ -185,7 +189,7 @@ def test_a_score_that_is_no_probability_is_an_error_that_names_the_image(score: 
 
 
 def test_a_table_says_which_thresholds_it_has() -> None:
-    with pytest.raises(ValueError, match=r"iou_threshold must be one .* 0\.1 \(all\).*got 0\.3"):
+    with pytest.raises(ValueError, match=r"iou_threshold: expected one .* 0\.1 \(all\).*got 0\.3"):
         build_table(*one_object()).matches(0.3)
 
 

@@ -159,20 +159,26 @@ def test_the_dataset_can_be_moved(source, tmp_path):
 def test_a_folder_with_files_is_not_overwritten(source, tmp_path):
     (tmp_path / "out").mkdir()
     assert convert(source, tmp_path / "out").is_file()
-    with pytest.raises(FileExistsError, match="Expected out to be a new or empty folder"):
+    with pytest.raises(FileExistsError, match="out: expected a new or empty folder"):
         convert(source, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"categories": [*CATEGORIES[:2], {"id": 17, "name": "other"}]}, "Expected the same categories in .*val2017"),
-        ({"categories": CATEGORIES[:1]}, r"have an unknown category_id, such as \[3\]"),
-        ({"images": instances()["images"][1:]}, r"have an unknown image_id, such as \[11\]"),
-        ({"annotations": None}, "to list images, annotations and categories"),
-        ({"annotations": [{"image_id": 5, "category_id": 3}]}, "Expected each of the annotations .* 'bbox'"),
+        (
+            {"categories": [*CATEGORIES[:2], {"id": 17, "name": "other"}]},
+            "source: expected the same categories in .*val2017",
+        ),
+        ({"categories": CATEGORIES[:1]}, r"a known category_id .* got \[3\]"),
+        ({"images": instances()["images"][1:]}, r"a known image_id .* got \[11\]"),
+        ({"annotations": None}, "expected images, annotations and categories"),
+        ({"annotations": [{"image_id": 5, "category_id": 3}]}, "'bbox'.*each of the annotations"),
         ({"images": [{**x, "file_name": "../up.png"} for x in instances()["images"]]}, "stay inside the folder"),
-        ({"images": [{**x, "file_name": "background.png"} for x in instances()["images"]]}, "share one label file"),
+        (
+            {"images": [{**x, "file_name": "background.png"} for x in instances()["images"]]},
+            "expected a label file of its own",
+        ),
     ],
 )
 def test_annotations_that_do_not_fit_are_refused_and_nothing_is_left(source, tmp_path, changes, message):
@@ -184,25 +190,25 @@ def test_annotations_that_do_not_fit_are_refused_and_nothing_is_left(source, tmp
 
 def test_missing_images_are_counted_with_examples_and_nothing_is_left(source, tmp_path):
     (source / "val2017" / "background.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 images of .* such as \['background.png'\]"):
+    with pytest.raises(FileNotFoundError, match=r"1 missing, such as \['background.png'\]"):
         convert(source, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [source]
 
 
 def test_an_incomplete_source_is_explained(source, tmp_path):
     write_json(source, "val2014", instances())
-    with pytest.raises(ValueError, match=r"Expected one instances_val\*.json .* got 2"):
+    with pytest.raises(ValueError, match=r"source: expected one instances_val\*.json .* got 2"):
         convert(source, tmp_path / "out")
     for file in (source / "annotations").glob("*val*"):
         file.unlink()
     with pytest.raises(FileNotFoundError, match=r"annotations/instances_val\*.json"):
         convert(source, tmp_path / "out")
     (source / "annotations" / "instances_val2017.json").write_text("{")
-    with pytest.raises(ValueError, match="to be valid JSON"):
+    with pytest.raises(ValueError, match="source: expected valid JSON"):
         convert(source, tmp_path / "out")
     (source / "annotations" / "instances_val2017.json").write_text(json.dumps(instances()))
     (source / "val2017").rename(source / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=r"Expected the images of 'instances_val2017.json' in"):
+    with pytest.raises(FileNotFoundError, match=r"source: expected the images of 'instances_val2017.json' in"):
         convert(source, tmp_path / "out")
 
 
@@ -215,6 +221,8 @@ def test_the_command_line_converts_and_explains(source, tmp_path):
     assert str(tmp_path / "out" / "data.yaml") in done.stdout
     again = run(f"source={source}", f"out={tmp_path / 'out'}")
     assert again.returncode != 0
-    assert re.search(r"^error: Expected out to be a new or empty folder", again.stderr, re.MULTILINE)
-    with pytest.raises(SystemExit, match="Expected source=<COCO-format folder> out=<new folder>, got: sauce=x"):
+    assert re.search(r"^error: out: expected a new or empty folder", again.stderr, re.MULTILINE)
+    with pytest.raises(
+        SystemExit, match="arguments: expected source=<COCO-format folder> out=<new folder>, got sauce=x"
+    ):
         coco_to_yolo.main(["sauce=x"])

@@ -109,8 +109,8 @@ def test_one_usable_data_set_among_several_is_a_success(tiny, quick):
             {"names": {0: "cat", 1: "dog", 2: "cat"}},
             "names: expected each class name once, got 'cat' for the classes 0",
         ),
-        ({"nc": 100000000000}, "Expected nc in .* to be at most 100000, got 100000000000"),
-        ({"nc": 100000000000, "names": ["cat"]}, "Expected nc in .* to be at most 100000, got 100000000000"),
+        ({"nc": 100000000000}, "data: expected nc in .* to be at most 100000, got 100000000000"),
+        ({"nc": 100000000000, "names": ["cat"]}, "data: expected nc in .* to be at most 100000, got 100000000000"),
     ],
 )
 def test_classes_that_cannot_be_told_apart_or_counted(keys, content, message, quick, tmp_path):
@@ -119,6 +119,15 @@ def test_classes_that_cannot_be_told_apart_or_counted(keys, content, message, qu
     file.write_text(yaml.safe_dump({**whole, **content}))
     with pytest.raises(ValueError, match=message):
         det_ls.YOLO("yolo11n.yaml").train(data=str(file), **keys, **quick)
+    assert_no_run(quick)
+
+
+def test_class_names_of_a_downloaded_data_set_are_checked_too(tiny, quick, monkeypatch):
+    stock = engine.check_det_dataset
+    names = {0: "cat", 1: "dog", 2: "cat"}
+    monkeypatch.setattr(engine, "check_det_dataset", lambda *args, **keys: {**stock(*args, **keys), "names": names})
+    with pytest.raises(ValueError, match="names: expected each class name once, got 'cat' for the classes 0 and 2"):
+        det_ls.YOLO("yolo11n.yaml").train(data=str(tiny), **quick)
     assert_no_run(quick)
 
 

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a calibration found, as typed values: maps, parameters with intervals, numbers before and after, thresholds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from det_ls.base.files import write_json
+from det_ls.calibration.judge import Change
+from det_ls.calibration.maps import CalibrationMap, map_to_dict
+from det_ls.evaluation.results import check_save_dir
+from det_ls.metrics.calibration import Reliability
+
+MAP_FILE, NUMBERS_FILE = "map.json", "calibration.json"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The fitted parameters of one class, or of the shared map.
+
+    Attributes:
+        name: The class; None for the shared map.
+        a: Slope of the logit.
+        b: Offset.
+        a_interval: 95% interval of the slope, of a class approximate (:mod:`det_ls.calibration.pooling`); None where it
+            cannot be told.
+        b_interval: 95% interval of the offset, likewise; None too where it is fixed at 0.
+        n: Detections that it was fitted on.
+        n_matched: Those of them that match an object.
+        own: How much of a class's slope is its own, from 0 (the shared map) to 1; 1 for the shared map.
+    """
+
+    name: str | None
+    a: float
+    b: float
+    a_interval: tuple[float, float] | None
+    b_interval: tuple[float, float] | None
+    n: int
+    n_matched: int
+    own: float
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The recommended operating point of one class, which keeps the same detections before and after.
+
+    Attributes:
+        name: The class.
+        before: Score threshold before (:mod:`det_ls.metrics.thresholds`).
+        after: What the shipped map makes of it.
+        n_tp: True positives at it.
+        n_fp: False positives at it.
+        n_objects: Objects of the class.
+    """
+
+    name: str
+    before: float
+    after: float
+    n_tp: int
+    n_fp: int
+    n_objects: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The result of a calibration.
+
+    The numbers and diagrams are cross-fitted: every detection was calibrated by a map that has not seen its image (nor
+    its group). The map itself, its parameters and the thresholds are fitted on all images.
+
+    Attributes:
+        map: The map to ship.
+        method: ``platt``, ``temperature``, ``beta``, ``isotonic`` or ``desmooth``.
+        target: ``iou`` or ``tp``: what the scores were fitted to.
+        weighting: ``score``, ``above`` or ``all``: how detections were weighed.
+        numbers: Change by key, by population ``all`` and ``kept`` (:mod:`det_ls.calibration.judge`).
+        reliability: By diagram, its data before and after.
+        estimates: Parameters: the shared ones first, then those by class; empty for maps without any.
+        thresholds: Operating point of each class with objects.
+        counts: ``images``, ``groups``, ``folds``, ``detections``, ``kept``, ``fitted`` and ``matched``.
+        pipeline: AP, AP50 and detections of the whole pipeline before and after, measured by predicting again with the
+            folded model; empty where that was not done.
+        record: Data, split, settings, versions and SHA-256 of the source, as plain values.
+        weights: The calibrated checkpoint, where one was written.
+        scores: (N,) cross-fitted scores of the detections, and (N,) those before; in the order of the results.
+    """
+
+    map: CalibrationMap
+    method: str
+    target: str
+    weighting: str
+    numbers: dict[str, dict[str, Change]]
+    reliability: dict[str, tuple[Reliability, Reliability]]
+    estimates: tuple[Estimate, ...]
+    thresholds: tuple[Threshold, ...]
+    counts: dict[str, int]
+    pipeline: dict[str, Change] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    scores: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def folds(self) -> bool:
+        """Whether the map is affine in the logit, and so folds into a model."""
+        return self.method in {"platt", "temperature"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the scores as values that JSON can hold, None for what is undefined."""
+        named = {
+            key: getattr(self, key)
+            for key in ("method", "target", "weighting", "numbers", "reliability", "estimates", "thresholds")
+        }
+        rest = {key: getattr(self, key) for key in ("counts", "pipeline", "record")}
+        weights = None if self.weights is None else str(self.weights)
+        return {"map": map_to_dict(self.map), **plain({**named, **rest}), "weights": weights}
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a calibrated checkpoint records: plain values, a few kilobytes at most."""
+        numbers = {
+            population: {key: plain([change.before, change.after]) for key, change in by_key.items()}
+            for population, by_key in self.numbers.items()
+        }
+        named = {key: getattr(self, key) for key in ("method", "target", "weighting", "counts")}
+        return {"map": map_to_dict(self.map), **named, "before_after": numbers, **plain(self.record)}
+
+    def save(self, folder: str | Path, exist_ok: bool = False) -> None:
+        """Write ``map.json`` and ``calibration.json``, each complete or not at all.
+
+        Args:
+            folder: Where to write; made if need be.
+            exist_ok: Whether to replace files that are there.
+
+        Raises:
+            FileExistsError: If a file is there and ``exist_ok`` is False.
+        """
+        check_save_dir(folder, exist_ok, (MAP_FILE, NUMBERS_FILE))
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_json(Path(folder) / MAP_FILE, {**map_to_dict(self.map), "fitted": self.summary()}, indent=2)
+        write_json(Path(folder) / NUMBERS_FILE, self.to_dict(), indent=2)
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, arrays and NaN into what JSON holds, at any depth.
+
+    Args:
+        value: Nested values.
+
+    Returns:
+        Dictionaries, lists, numbers, strings and None.
+    """
+    if hasattr(value, "__dataclass_fields__"):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The mode ``det-ls calibrate``: a model on a data set, or COCO files of any detector."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from det_ls.smoothing.request import refuse_keys
+
+if TYPE_CHECKING:
+    from det_ls.calibration.results import Calibration
+
+_SHOWN = ("LaECE0", "DECE", "brier", "nll", "signed_gap")
+_LISTED = 12  # classes that the terminal shows
+
+
+def calibrate(words: Sequence[str]) -> None:
+    """Run ``det-ls calibrate``.
+
+    Args:
+        words: ``key=value`` words: the arguments of :func:`det_ls.calibrate`, or with ``annotations=`` and
+            ``predictions=`` those of :func:`det_ls.calibrate_detections`, or besides these ``map=`` to apply a map.
+
+    Raises:
+        TypeError: If a word is no ``key=value``, or a key is unknown or missing.
+    """
+    from det_ls.cli.grammar import key_values
+
+    arguments = key_values(words)
+    refuse_keys(arguments, "expected in train mode only, got mode 'calibrate', where it would have no effect.")
+    if "map" in arguments:
+        _apply(arguments)
+    elif "predictions" in arguments:
+        _calibrate_files(arguments)
+    else:
+        _calibrate_model(arguments)
+
+
+def table(result: Calibration) -> str:
+    """Format what a calibration changed.
+
+    Args:
+        result: The calibration.
+
+    Returns:
+        The map, the cross-fitted numbers before and after, and the pipeline's before and after.
+    """
+    counts = result.counts
+    how = f"cross-fitted over {counts['groups']:,} groups of images in {counts['folds']} folds"
+    lines = [
+        f"{result.method}, fitted on {counts['fitted']:,} boxes, {counts['matched']:,} of them matched",
+        *_parameters(result),
+        f"numbers {how if counts['folds'] else 'of all images: nothing was fitted'}",
+        f"{'':>22}  {'before':>8}  {'after':>8}  {'difference':>10}  interval of the difference",
+    ]
+    for population, n in (("all", counts["detections"]), ("kept", counts["kept"])):
+        lines.append(f"{population} boxes ({n:,})")
+        for key in _SHOWN:
+            change = result.numbers[population][key]
+            span = change.difference_interval
+            interval = "" if span is None else f"{span[0]:+.4f} to {span[1]:+.4f}"
+            line = f"{key:>22}  {change.before:>8.4f}  {change.after:>8.4f}  {change.difference:>+10.4f}  {interval}"
+            lines.append(line.rstrip())
+    if result.pipeline:
+        lines.append("the pipeline again, with the folded model on the images that it was fitted on")
+        for key, change in result.pipeline.items():
+            digits = 0 if key == "detections" else 4
+            lines.append(f"{key:>22}  {change.before:>8.{digits}f}  {change.after:>8.{digits}f}")
+    lines += _operating_points(result)
+    return "\n".join(lines)
+
+
+def calibration_line(model: object) -> str:
+    """Say what a calibrated checkpoint records.
+
+    Args:
+        model: What ``model=`` names.
+
+    Returns:
+        Method, data and source in one line; empty for anything but a calibrated checkpoint.
+    """
+    from det_ls.calibration.fold import load_checkpoint, read_record
+
+    path = Path(str(model))
+    record = read_record(load_checkpoint(path)) if path.suffix == ".pt" and path.is_file() else None
+    if record is None:
+        return ""
+    counts, known = record.get("counts", {}), record.get("map", {})
+    parameters = "" if len(known.get("a", ())) != 1 else f" (a {known['a'][0]:.4f}, b {known['b'][0]:+.4f})"
+    return (
+        f"calibrated: {record.get('method')}{parameters} to {record.get('target')}, fitted on {counts.get('images')} "
+        f"images of {record.get('data')} ({record.get('split')}), from {record.get('source')} with SHA-256 "
+        f"{str(record.get('source_sha256'))[:12]}"
+    )
+
+
+def _parameters(result: Calibration) -> list[str]:
+    lines = []
+    for estimate in result.estimates[:_LISTED]:
+        own = "" if estimate.name is None else f"  own {estimate.own:.0%} of {estimate.n:,} boxes"
+        lines.append(
+            f"{estimate.name or 'shared':>22}  a {estimate.a:.4f}{_span(estimate.a_interval)}  "
+            f"b {estimate.b:+.4f}{_span(estimate.b_interval)}{own}"
+        )
+    return lines + _more(len(result.estimates))
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})"
+
+
+def _operating_points(result: Calibration) -> list[str]:
+    known = result.thresholds
+    lines = ["score threshold to use for each class, which keeps the same boxes before and after"]
+    for threshold in known[:_LISTED]:
+        lines.append(f"{threshold.name:>22}  {threshold.before:>8.4f}  {threshold.after:>8.4f}")
+    return lines + _more(len(known))
+
+
+def _more(n: int) -> list[str]:
+    return [f"{'':>22}  and {n - _LISTED} more in calibration.json"] if n > _LISTED else []
+
+
+def _calibrate_model(arguments: dict[str, Any]) -> None:
+    from det_ls.calibration.calibrate import calibrate as calibrate_model
+
+    _check(arguments, calibrate_model, ("model", "data"))
+    if arguments.get("save_dir") is None:
+        arguments["save_dir"] = _run_folder()
+    result = calibrate_model(**arguments)
+    print(table(result))
+    if result.weights is not None:
+        print(f"Calibrated checkpoint saved to {result.weights}")
+    print(f"Results saved to {arguments['save_dir']}")
+
+
+def _calibrate_files(arguments: dict[str, Any]) -> None:
+    from det_ls.calibration.files import calibrate_detections
+
+    _check(arguments, calibrate_detections, ("annotations", "predictions", "out"))
+    result = calibrate_detections(**arguments)
+    print(table(result))
+    folder = Path(str(arguments.get("save_dir") or Path(str(arguments["out"])).parent))
+    print(f"Calibrated results saved to {arguments['out']}, the map to {folder / 'map.json'}")
+
+
+def _apply(arguments: dict[str, Any]) -> None:
+    from det_ls.calibration.files import apply_map_to_files
+
+    keys = ("map", "annotations", "predictions", "out")
+    _check_keys(arguments, (*keys, "exist_ok"), keys)
+    chosen = arguments.pop("map")
+    n = apply_map_to_files(chosen, **arguments)
+    print(f"{n:,} calibrated results saved to {arguments['out']}")
+
+
+def _check(arguments: dict[str, Any], function: Callable[..., Any], required: Iterable[str]) -> None:
+    _check_keys(arguments, inspect.signature(function).parameters, required)
+
+
+def _check_keys(arguments: dict[str, Any], known: Iterable[str], required: Iterable[str]) -> None:
+    from det_ls.cli.grammar import check_known
+
+    check_known(arguments, known, required, "det-ls calibrate")
+
+
+def _run_folder() -> Path:
+    """Find the next free run folder."""
+    from types import SimpleNamespace
+
+    from ultralytics.cfg import get_save_dir
+
+    return get_save_dir(SimpleNamespace(project=None, name=None, task="detect", mode="calibrate", exist_ok=False))
