@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from det_ls.base.errors import ArgumentError, ArgumentTypeError
 
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _NAMES: ContextVar[Mapping[str, str]] = ContextVar("names of arguments")
 
 
@@ -65,6 +67,24 @@ def shown(value: object, limit: int = 80) -> str:
         text = f"a very large {type(value).__name__}"
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= limit else text[: limit - 4] + " ..."
+
+
+def printable(text: str) -> str:
+    r"""Replace what no file or picture can show: control characters, halves of surrogate pairs, non-characters.
+
+    Args:
+        text: Any text, such as a class name from a JSON file.
+
+    Returns:
+        The text with U+FFFD in their places; text without any is returned as it is.
+
+    Examples:
+        >>> printable("a\x00b\ud800")
+        'a\ufffdb\ufffd'
+        >>> printable("né")
+        'né'
+    """
+    return _UNSHOWN.sub("\ufffd", text)
 
 
 def check_integer(name: str, value: object, least: int = 0) -> None:

@@ -17,7 +17,7 @@ def write_json(path: Path, content: object, indent: int | None = None) -> None:
         indent: Spaces a level; None for one line.
     """
     text = json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, text.encode("utf-8"))
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))  # half a surrogate pair, as JSON escapes it
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -18,17 +18,20 @@ _CALLED: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {  # module, functi
         ("det_ls.evaluation.comparison", "compare", ("names", "paired", "settings")),
         ("det_ls.evaluation.evaluate", "evaluate", ("model", "train_images")),
     ],
+    "calibrate": [("det_ls.calibration.calibrate", "calibrate", ())],
     "train": [("det_ls.smoothing.settings", "LabelSmoothing", ())],
 }
 _USAGE = {
     "val": "det-ls val model=best.pt data=data.yaml [key=value ...]: measure a model; numbers, tables and report.html.",
     "metrics": "det-ls metrics annotations=gt.json predictions=detections.json [key=value ...]: measure any detector.",
     "compare": "det-ls compare a=one.pt b=other.pt data=data.yaml [key=value ...]: measure two on the same images.",
+    "calibrate": "det-ls calibrate model=best.pt data=data.yaml [key=value ...]: map the scores; for COCO files\n"
+    "annotations=gt.json predictions=detections.json out=calibrated.json, and map=map.json to apply a map.",
     "train": "det-ls train model=yolo26n.yaml data=data.yaml label_smoothing=0.1 [key=value ...]: every key of\n"
     "`yolo train` and those below; `det-ls train resume model=last.pt` goes on with a run.",
 }
 MORE = """Words may stand in any order. More of ours:
-    det-ls train|val|compare|metrics --help    the keys of a mode, with defaults
+    det-ls train|val|compare|metrics|calibrate --help    the keys of a mode, with defaults
     det-ls checks                              versions, devices, and which form of the criterion runs here
     det-ls cfg [key=value ...]                 what a command would set, as a file for cfg=
     det-ls completion bash|zsh                 a script that completes modes and keys
@@ -78,7 +81,7 @@ def _keys(mode: str) -> dict[str, tuple[Any, str]]:
             if key not in left_out:
                 default = None if parameter.default is inspect.Parameter.empty else parameter.default
                 found.setdefault(CALLED_AS.get(mode, {}).get(key, key), (default, meanings.get(key, "")))
-    if mode != "train":
+    if mode in {"val", "metrics", "compare"}:
         found["bootstrap"] = (BOOTSTRAP, found["bootstrap"][1])
         found.setdefault("save_dir", (None, ""))
         found["save_dir"] = (None, "Folder for the files; a new one in runs/ by default.")

@@ -140,7 +140,7 @@ def _raised_by_det_ls(error: BaseException) -> bool:
     while trace is not None:
         frames.append(trace.tb_frame.f_globals.get("__name__", ""))
         trace = trace.tb_next
-    return bool(frames) and frames[-1].startswith("det_ls.") and ": expected " in str(error)
+    return bool(frames) and frames[-1].startswith("det_ls.") and "expected " in str(error).lower()
 
 
 def _evaluating(mode: str) -> Callable[[Sequence[str]], None]:

@@ -11,17 +11,21 @@ import contextlib
 import gzip
 import io
 import json
+import warnings
+import zlib
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from numbers import Integral
+from itertools import chain
+from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.base.arguments import examples
+from det_ls.base.arguments import examples, printable
 from det_ls.base.errors import DataError, MissingFileError
+from det_ls.base.folders import is_file
 from det_ls.base.memory import paused_collection
 from det_ls.base.types import ImageId, Json
 from det_ls.data.stems import ids_by_stem
@@ -31,7 +35,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+_BOOLS = {bool, np.bool_}
 LARGEST_ID = 2**53  # of those that a float holds exactly
+LARGEST_COORDINATE = 1e6  # pixels: beyond it a box of the ground truth is a mistake, not an object
 
 
 @paused_collection()
@@ -52,12 +58,12 @@ def load_coco(source: object, what: str) -> Any:
     if not isinstance(source, (str, PurePath)):
         return source
     path = Path(source)
-    if not path.is_file():
+    if not is_file(path):
         raise MissingFileError(f"{what}: expected a COCO JSON file, got '{path}', which does not exist.")
     try:
         content = path.read_bytes()
         return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+    except (ValueError, EOFError, OSError, RecursionError, zlib.error) as error:
         raise DataError(f"{what}: expected a JSON file, got '{path}', which cannot be read as one.") from error
 
 
@@ -91,13 +97,18 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
     _check_references(annotations, "image_id", image_ids, f"{what}.annotations")
     _check_references(annotations, "category_id", category_ids, f"{what}.annotations")
     boxes = _boxes(annotations, f"{what}.annotations")
+    _check_sizes(annotations, boxes, f"{what}.annotations")
+    _warn_of_duplicates(annotations, boxes, f"{what}.annotations")
     areas = _numbers([a.get("area", w * h) for a, (_, _, w, h) in zip(annotations, boxes, strict=True)])
-    if areas is None or not np.isfinite(areas).all():
-        raise DataError(f"{what}.annotations: expected every area to be a finite number, got something else.")
+    if areas is None or areas.ndim != 1 or not ((areas >= 0) & (areas <= LARGEST_COORDINATE**2)).all():
+        raise DataError(
+            f"{what}.annotations: expected every area to be a number of square pixels from 0 to "
+            f"{LARGEST_COORDINATE**2:g}, got others in image {examples(_odd_areas(annotations))}."
+        )
     ids = [a.get("id") for a in annotations]
     if not all(isinstance(i, int) and 0 < i <= LARGEST_ID for i in ids) or len(set(ids)) != len(ids):
         ids = list(range(1, len(annotations) + 1))
-    names = [str(c.get("name", c["id"])) for c in categories]
+    names = [printable(str(c.get("name", c["id"]))) for c in categories]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{what}.categories: expected different names, got {examples(repeated)} repeatedly.")
     return {
@@ -111,7 +122,7 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
                 "category_id": plain_id(a["category_id"]),
                 "bbox": box,
                 "area": area,
-                "iscrowd": int(bool(a.get("iscrowd", 0))),
+                "iscrowd": int(a.get("iscrowd", 0)),
             }
             for i, a, box, area in zip(ids, annotations, boxes, areas.tolist(), strict=True)
         ],
@@ -208,12 +219,19 @@ def _unique_ids(entries: Sequence[Any], what: str) -> list[Any]:
     if not entries:
         raise DataError(f"{what}: expected at least one entry, got none.")
     ids: list[Any] = [entry.get("id") if isinstance(entry, Mapping) else None for entry in entries]
-    if not (all(isinstance(i, Integral) for i in ids) or all(isinstance(i, str) for i in ids)):
-        bad = [i for i in ids if not isinstance(i, Integral)]
+    if not (all(_is_integer(i) for i in ids) or all(isinstance(i, str) for i in ids)):
+        bad = [i for i in ids if not _is_integer(i)]
         raise DataError(f"{what}: expected ids that are all integers or all strings, got {examples(bad)}.")
     if repeated := [i for i, count in Counter(ids).items() if count > 1]:
         raise DataError(f"{what}: expected different ids, got {examples(repeated)} repeatedly.")
+    if large := [i for i in ids if not isinstance(i, str) and abs(i) > LARGEST_ID]:
+        raise DataError(f"{what}: expected ids of at most 2**53, got {examples(map(int, large))}.")
     return ids
+
+
+def _is_integer(value: object) -> bool:
+    """Return whether a value is an integer, which True is not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_references(entries: Sequence[Any], key: str, known: Sequence[Any], what: str) -> None:
@@ -251,6 +269,44 @@ def _boxes(entries: Sequence[Any], what: str) -> list[list[float]]:
     return result
 
 
+def _check_sizes(annotations: Sequence[Any], boxes: Sequence[Sequence[float]], what: str) -> None:
+    """Raise for ground truth that no annotator meant: boxes out of any image, and crowds that are neither 0 nor 1."""
+    array = np.asarray(boxes, np.float64).reshape(-1, 4)
+    edges = np.abs(np.concatenate([array, array[:, :2] + array[:, 2:]], 1)).max(1, initial=0)
+    if far := [a["image_id"] for a, edge in zip(annotations, edges, strict=True) if edge > LARGEST_COORDINATE]:
+        raise DataError(
+            f"{what}: expected every bbox within {LARGEST_COORDINATE:g} pixels, got others in image {examples(far)}."
+        )
+    crowds = [a.get("iscrowd", 0) for a in annotations]
+    if odd := [crowd for crowd in crowds if not (isinstance(crowd, (Real, np.bool_)) and crowd in (0, 1))]:
+        raise DataError(f"{what}: expected every iscrowd to be 0 or 1, or true or false, got {examples(odd)}.")
+
+
+def _warn_of_duplicates(annotations: Sequence[Any], boxes: Sequence[Sequence[float]], what: str) -> None:
+    """Warn of objects that are annotated twice: they count twice, and one of the two is always missed."""
+    keys = [
+        (a["image_id"], a["category_id"], bool(a.get("iscrowd", 0)), *box)
+        for a, box in zip(annotations, boxes, strict=True)
+    ]
+    if (repeated := len(keys) - len(set(keys))) > 0:
+        images = dict.fromkeys(key[0] for key, count in Counter(keys).items() if count > 1)
+        warnings.warn(
+            f"{what}: expected each object once, got {repeated} repeated with the same box and class in image "
+            f"{examples(images)}; each counts.",
+            stacklevel=4,
+        )
+
+
+def _odd_areas(annotations: Sequence[Any]) -> list[Any]:
+    """Return the images of annotations whose area is no number within bounds."""
+    odd = []
+    for annotation in annotations:
+        area = _numbers([annotation.get("area", 0)])
+        if area is None or area.ndim != 1 or not 0 <= area[0] <= LARGEST_COORDINATE**2:
+            odd.append(annotation["image_id"])
+    return odd
+
+
 def _is_box(row: object) -> bool:
     """Return whether one row is a valid box."""
     box = _numbers([row])
@@ -272,11 +328,21 @@ def _numbers(values: list[Any]) -> Floats | None:
     """Return numbers, or equally long rows of them, as an array; None if there is anything else among them."""
     try:
         array = np.asarray(values)
-    except ValueError:  # rows of different lengths
+    except (ValueError, OverflowError, RecursionError):  # rows of different lengths, or too many levels of them
         return None
     if not values:
         return np.zeros(0)
+    if array.dtype.kind == "f" and not _BOOLS.isdisjoint(_types(values)):  # numpy takes True among floats for 1.0
+        return None
     return array.astype(np.float64) if array.dtype.kind in "iuf" else None
+
+
+def _types(values: list[Any]) -> set[type]:
+    """Return the types of numbers, or of the numbers in rows of them."""
+    kinds = set(map(type, values))
+    if kinds & {list, tuple}:
+        kinds = set(map(type, chain.from_iterable(v for v in values if isinstance(v, (list, tuple)))))
+    return kinds
 
 
 def _indexed(content: Json) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 
 from det_ls.base.arguments import examples
 from det_ls.base.errors import DataError, MissingFileError
+from det_ls.base.folders import is_file
 from det_ls.base.types import ImageId, Json
 from det_ls.data.coco import Floats, read_ground_truth
 
@@ -146,9 +147,14 @@ def list_images(source: str | Sequence[str]) -> list[str]:
         path = Path(entry)
         if path.is_dir():
             found += glob.glob(os.path.join(glob.escape(str(path)), "**", "*.*"), recursive=True)
-        elif path.is_file():
+        elif is_file(path):
             folder = str(path.parent) + os.sep
-            lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+            try:
+                lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+            except UnicodeDecodeError:
+                raise DataError(
+                    f"images: expected UTF-8 text in '{path}', which lists images, got other bytes."
+                ) from None
             found += [line.replace("./", folder, 1) if line.startswith("./") else line for line in lines]
         else:
             raise MissingFileError(f"images: expected a folder or list of images, got '{path}', which does not exist.")
@@ -185,7 +191,8 @@ def image_size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = exif_size(image)
-    except (OSError, ImportError) as error:  # Ultralytics tries a plugin for HEIC on any file that Pillow cannot read
+    # A truncated header, a decompression bomb, a plugin for HEIC that Ultralytics tries on what Pillow cannot read.
+    except (OSError, ImportError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"images: expected an image, got '{path}', which cannot be read as one.") from error
     return int(width), int(height)
 

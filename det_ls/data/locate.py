@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
+import yaml
+
+from det_ls.base.arguments import examples
 from det_ls.base.errors import DataError, DownloadError, MissingFileError
 from det_ls.stock.patches import datasets_folder
 
@@ -94,6 +98,8 @@ def class_names(data_file: str | Path) -> dict[int, str]:
         checked = dict(sorted(check_class_names(names).items()))
     except (KeyError, TypeError, ValueError):
         checked = {}
+    if repeated := [name for name, times in Counter(map(str, checked.values())).items() if times > 1]:
+        raise DataError(f"data: expected different names in '{data_file}', got {examples(repeated)} repeatedly.")
     if list(checked) != list(range(len(names))):
         raise DataError(
             f"data: expected names in '{data_file}' to have the indices 0 to {len(names) - 1}, got {list(names)}."
@@ -153,13 +159,25 @@ def check_dataset(data: str | Path, split: str = "val") -> dict[str, Any]:
         raise DownloadError(
             f"data: expected a data set, got '{data}', which could not be downloaded ({_first_line(error)})."
         ) from error
-    except (SyntaxError, AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (
+        SyntaxError,
+        AssertionError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        OSError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        yaml.YAMLError,
+    ) as error:
         raise DataError(f"data: expected a valid data set, got '{data}' ({_first_line(error)}).") from error
     images = resolved.get(split)
     if not images:
         raise MissingFileError(f"data: expected '{split}' images in '{data}', got none: its YAML has no such key.")
     for path in [images] if isinstance(images, str) else images:
-        if not Path(path).exists():
+        if not os.path.exists(str(path)):
             raise MissingFileError(f"data: expected '{split}' images of '{data}' at '{path}', got none.")
     return resolved
 
@@ -197,7 +215,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise MissingFileError(f"data: expected a data YAML, got '{file}', which does not exist.")
     try:
         return dict(YAML.load(file))
-    except (AssertionError, AttributeError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
         raise DataError(f"data: expected a YAML mapping, got '{file}' ({_first_line(error)}).") from error
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from det_ls.base.arguments import check_integer
 from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.base.files import write_json
+from det_ls.base.folders import claim_folder
 from det_ls.evaluation.evaluate import DETECTION_SETTINGS, evaluate, evaluate_detections
-from det_ls.evaluation.results import Evaluation, check_save_dir
+from det_ls.evaluation.results import RESULT_FILES, Evaluation, check_save_dir
 from det_ls.metrics.catalogue import DECLARED
 from det_ls.metrics.number import Population
 from det_ls.uncertainty.intervals import LEAST_REPLICATES
@@ -27,6 +28,7 @@ from det_ls.uncertainty.samples import draw, sample_numbers
 from det_ls.uncertainty.seeds import SeedComparison, compare_seeds
 
 COMPARISON_FILE = "comparison.json"
+PAIR_FILES = (COMPARISON_FILE, *(f"{part}/{name}" for part in ("a", "b") for name in RESULT_FILES))
 
 
 Which = tuple[Population, str]
@@ -92,10 +94,10 @@ class PairedEvaluation:
         Raises:
             FileExistsError: If a file is there and ``exist_ok`` is False.
         """
-        check_comparison_dir(folder, exist_ok)
-        self.a.save(Path(folder) / "a", exist_ok)
-        self.b.save(Path(folder) / "b", exist_ok)
-        write_json(Path(folder) / COMPARISON_FILE, self.to_dict(), indent=2)
+        with claim_folder(folder, results=PAIR_FILES, exist_ok=exist_ok) as place:
+            self.a.save(place / "a")
+            self.b.save(place / "b")
+            write_json(place / COMPARISON_FILE, self.to_dict(), indent=2)
 
 
 def compare(

@@ -21,6 +21,7 @@ from ultralytics.utils import SETTINGS
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.torch_utils import unwrap_model
 
+from det_ls.base.arguments import printable
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, MissingFileError
 from det_ls.stock.logs import quiet
 
@@ -110,6 +111,10 @@ def _load_file(path: str) -> Detector:
         RuntimeError,
         TypeError,
         ValueError,
+        AssertionError,
+        IndexError,
+        RecursionError,
+        SyntaxError,
         pickle.UnpicklingError,
     ) as error:
         raise ArgumentError(
@@ -143,7 +148,23 @@ def _exported(path: str, task: str | None) -> Detector:
     if task not in {None, "detect"}:
         raise ArgumentError(f"model: expected a YOLO detection model, got '{path}' for task '{task}'.")
     file = Path(path)
+    if file.suffix == ".onnx" and file.is_file():
+        _check_onnx(path)
     return Detector(path, None, None, path, _file_hash(file) if file.is_file() else None, "file", path)
+
+
+def _check_onnx(path: str) -> None:
+    """Raise unless ONNX Runtime can load a model; without it, Ultralytics says what to install when the model runs."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return
+    try:
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no other base class
+        raise ArgumentError(
+            f"model: expected a readable ONNX model, got '{path}', which cannot be loaded ({type(error).__name__})."
+        ) from error
 
 
 def _train_args(model: Model) -> Mapping[str, Any] | None:
@@ -155,7 +176,9 @@ def _train_args(model: Model) -> Mapping[str, Any] | None:
 
 def plain_names(names: Any) -> dict[int, str]:
     """Return class names by index from a mapping or a list."""
-    return {int(i): str(name) for i, name in (names.items() if isinstance(names, Mapping) else enumerate(names))}
+    return {
+        int(i): printable(str(name)) for i, name in (names.items() if isinstance(names, Mapping) else enumerate(names))
+    }
 
 
 def _file_hash(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,12 @@ import numpy as np
 
 from det_ls.base.arguments import check_flag, check_integer
 from det_ls.base.errors import ArgumentError
+from det_ls.base.folders import claim_folder
 from det_ls.base.types import ImageId
 from det_ls.data.ground_truth import ground_truth_for, list_images
 from det_ls.data.groups import GroupSpec
 from det_ls.evaluation.classes import category_ids, merge_classes, single_class_name
-from det_ls.evaluation.results import Evaluation, check_save_dir
+from det_ls.evaluation.results import RESULT_FILES, Evaluation, check_save_dir
 from det_ls.evaluation.settings import MeasureSettings, PredictionSettings
 from det_ls.evaluation.sources import read_sources
 from det_ls.evaluation.split import evaluate_split, evaluated_by, measure
@@ -134,7 +136,10 @@ def evaluate(
     resolved = check_dataset(data, split)
     truth = ground_truth_for(resolved, split, annotations)
     elsewhere = None if split_thresholds is None else check_dataset(data, split_thresholds)
-    with tempfile.TemporaryDirectory(prefix="det-ls-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="det-ls-") as folder,
+        nullcontext() if save_dir is None else claim_folder(save_dir, results=RESULT_FILES, exist_ok=exist_ok) as place,
+    ):
         # All ground truth is read before the predictions, which take long.
         sample = _sample(resolved.get("train"), train_images, seed, Path(folder)) if train_images else None
         truths = {
@@ -177,8 +182,8 @@ def evaluate(
             result = replace(
                 result, train=evaluate_split(detector, data, sampled, "train", known["train"], predicting, measuring)
             )
-    if save_dir is not None:
-        result.save(save_dir, exist_ok)
+        if place is not None:
+            result.save(place)
     return result
 
 

@@ -23,7 +23,7 @@ from ultralytics.data import YOLODataset
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG_DICT, YAML, ops
 
-from det_ls.base.errors import ArgumentError, ArgumentTypeError
+from det_ls.base.errors import ArgumentError, ArgumentTypeError, RunError
 from det_ls.data.ground_truth import image_size
 from det_ls.evaluation.detector import Detector, load_detector, plain_names
 from det_ls.evaluation.settings import PredictionSettings
@@ -308,7 +308,7 @@ def _look_up(raw: torch.Tensor, cls: torch.Tensor, score: torch.Tensor) -> torch
     distance = (logits.sigmoid().to(score.dtype) - score[:, None]).abs()
     found = distance.argmin(1, keepdim=True)
     if float(distance.gather(1, found).max()) > 1e-3:
-        raise RuntimeError("logits: expected the score of each detection among the head's sigmoids, got others.")
+        raise RunError("logits: expected the score of each detection among the head's sigmoids, got others.")
     return logits.gather(1, found)[:, 0].double()
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from det_ls.base.arguments import check_flag, examples
-from det_ls.base.errors import ExistingFileError
+from det_ls.base.arguments import check_flag
 from det_ls.base.files import write_json
+from det_ls.base.folders import check_free, claim_folder, one_sentence
 from det_ls.base.types import ImageId, Json
 from det_ls.evaluation import present
 from det_ls.evaluation.measure import DetectionMetrics
@@ -132,7 +132,7 @@ class Evaluation:
         return present.as_html(self)
 
     def save(self, folder: str | Path, exist_ok: bool = False) -> None:
-        """Write ``predictions.json`` (COCO results) and ``metrics.json``, each complete or not at all.
+        """Write ``predictions.json`` (COCO results) and ``metrics.json``, all or none of them.
 
         Ground truth that was built from YOLO labels goes into ``ground_truth.json`` (COCO instances) beside them: it
         says which image an id means, and lets :func:`evaluate_detections` repeat the evaluation.
@@ -143,14 +143,14 @@ class Evaluation:
 
         Raises:
             FileExistsError: If a file is there and ``exist_ok`` is False, or the folder is a file.
+            OSError: If the folder cannot be written to.
             TypeError: If ``exist_ok`` is neither True nor False.
         """
-        check_save_dir(folder, exist_ok)
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_json(Path(folder) / PREDICTIONS_FILE, self.detections)
-        if self.protocol.get("ground_truth") == "labels":
-            write_json(Path(folder) / GROUND_TRUTH_FILE, self.ground_truth)
-        write_json(Path(folder) / METRICS_FILE, self.to_dict(), indent=2)
+        with claim_folder(folder, results=RESULT_FILES, exist_ok=exist_ok) as place:
+            write_json(place / PREDICTIONS_FILE, self.detections)
+            if self.protocol.get("ground_truth") == "labels":
+                write_json(place / GROUND_TRUTH_FILE, self.ground_truth)
+            write_json(place / METRICS_FILE, self.to_dict(), indent=2)
 
 
 def check_save_dir(folder: str | Path, exist_ok: bool, files: Iterable[str] = RESULT_FILES) -> None:
@@ -166,11 +166,5 @@ def check_save_dir(folder: str | Path, exist_ok: bool, files: Iterable[str] = RE
         TypeError: If ``exist_ok`` is neither True nor False.
     """
     check_flag("exist_ok", exist_ok)
-    path = Path(folder)
-    if path.exists() and not path.is_dir():
-        raise ExistingFileError(f"save_dir: expected a folder, got '{path}', which is a file.")
-    there = [name for name in files if (path / name).exists()]
-    if there and not exist_ok:
-        raise ExistingFileError(
-            f"save_dir: expected a folder without results unless exist_ok, got {examples(there)} in '{path}'."
-        )
+    with one_sentence("save_dir", folder):
+        check_free(folder, tuple(files), exist_ok)

@@ -56,7 +56,7 @@ def write_page(target: Path, template: str, page: Mapping[str, Any]) -> Path:
     )
     content = environment.get_template(template).render(page)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, content.encode("utf-8"))
+    write_atomically(target, content.encode("utf-8", "replace"))
     return target
 
 

@@ -18,9 +18,11 @@ from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedFormatter
 
+from det_ls.base.arguments import printable
 from det_ls.base.files import write_atomically
 from det_ls.report.plot_names import NAME_GID, as_wide, draw_names, names_left_to_browser, room_for_names, short
 
@@ -225,6 +227,8 @@ def render(
     Returns:
         The content of a file.
     """
+    for text in figure.findobj(Text):
+        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
     buffer = io.BytesIO()
     dateless = {"svg": dict.fromkeys(("Date", "Creator", "Format", "Type")), "pdf": {"CreationDate": None}}
     with matplotlib.rc_context({"svg.fonttype": "path" if text_as_paths else "none", "svg.hashsalt": "det-ls"}):

@@ -110,7 +110,7 @@ def write_table(
         raise FileExistsError(f"path: expected a new file without exist_ok, got '{target}', which exists.")
     content = forms[target.suffix](header, rows)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, content.encode("utf-8"))
+    write_atomically(target, content.encode("utf-8", "replace"))
     return target
 
 

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from det_ls.base.arguments import shown
 from det_ls.base.errors import ArgumentError, MissingFileError
+from det_ls.base.folders import is_file
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,11 @@ class SimilarityTable:
             ValueError: If it is not a square table of finite, non-negative numbers with matching names.
         """
         file = Path(path)
-        if not file.is_file():
+        if not is_file(file):
             raise MissingFileError(f"label_smoothing_similarity: expected a CSV file, got {str(path)!r}, not a file.")
         try:
             text = file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
+        except (OSError, UnicodeDecodeError):
             raise ArgumentError(f"label_smoothing_similarity: expected a UTF-8 text file, got {str(path)!r}.") from None
         return cls.parse(text, str(path))
 
@@ -71,21 +73,25 @@ class SimilarityTable:
             [[1.0, 0.0], [2.0, 1.0]]
         """
         what = f"label_smoothing_similarity: {source}"
-        lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if any(line)]
+        try:
+            lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if any(line)]
+        except csv.Error as error:  # a field beyond csv's limit, say
+            raise ArgumentError(f"{what}: expected a CSV file, got one that cannot be read ({error}).") from None
         if len(lines) < 2:
             raise ArgumentError(f"{what}: expected a header and one row for each class, got {len(lines)} lines.")
         names, first_column = lines[0][1:], [line[0] for line in lines[1:]]
         if names != first_column:
             raise ArgumentError(
-                f"{what}: expected the same class names in header and first column, got {names} and {first_column}."
+                f"{what}: expected the same class names in header and first column, got {shown(names)} and "
+                f"{shown(first_column)}."
             )
         if len(set(names)) != len(names):
-            raise ArgumentError(f"{what}: expected each class name once, got {names}.")
+            raise ArgumentError(f"{what}: expected each class name once, got {shown(names)}.")
         rows = []
         for name, line in zip(names, lines[1:], strict=True):
             if len(line) != len(names) + 1:
-                raise ArgumentError(f"{what}: expected {len(names)} numbers in row {name!r}, got {len(line) - 1}.")
-            rows.append(tuple(_number(cell, f"{what}: row {name!r}") for cell in line[1:]))
+                raise ArgumentError(f"{what}: expected {len(names)} numbers in row {shown(name)}, got {len(line) - 1}.")
+            rows.append(tuple(_number(cell, f"{what}: row {shown(name)}") for cell in line[1:]))
         return cls(source, text, tuple(names), tuple(rows))
 
     def for_classes(self, names: Sequence[str]) -> list[list[float]]:
@@ -116,7 +122,7 @@ def _number(cell: str, what: str) -> float:
     try:
         value = float(cell)
     except ValueError:
-        raise ArgumentError(f"{what}: expected a number, got {cell!r}.") from None
+        raise ArgumentError(f"{what}: expected a number, got {shown(cell)}.") from None
     if not math.isfinite(value) or value < 0:
-        raise ArgumentError(f"{what}: expected finite, non-negative numbers, got {cell!r}.")
+        raise ArgumentError(f"{what}: expected finite, non-negative numbers, got {shown(cell)}.")
     return value

@@ -436,7 +436,7 @@ def test_image_size_follows_the_exif_orientation(orientation: int, tmp_path: Pat
     [
         ("0 0.5 0.5 0.1", r"labels: '.*bad\.txt', line 2: expected a class and four box coordinates"),
         ("0 0.5 0.5 0.1 0.1 0.9", "got 6 numbers"),
-        ("cat 0.5 0.5 0.1 0.1", "could not convert string to float: 'cat'"),
+        ("cat 0.5 0.5 0.1 0.1", "expected numbers, got 'cat'"),
         ("3 0.5 0.5 0.1 0.1", "class index from 0 to 2, got 3"),
         ("-1 0.5 0.5 0.1 0.1", "class index from 0 to 2, got -1"),
         ("0.5 0.5 0.5 0.1 0.1", "class index from 0 to 2, got 0.5"),
