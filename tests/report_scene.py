@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 EVIL = "<script>alert('x')</script> & \"co\" $x_{<b>"
 VOID = {"meta", "link", "img", "br", "input", "hr", "rect"}
@@ -86,3 +91,34 @@ def scene(tmp_path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[in
         *(found(2, 9, 10 + 30 * i, 200, 20, 0.3) for i in range(6)),  # make a low threshold not pay off
     ]
     return gt, detections, files
+
+
+PROBE = """<script>addEventListener("load", () => {
+  const page = document.querySelector("iframe").contentDocument, images = [...page.images];
+  const loaded = images.filter(image => image.naturalWidth > 0).length;
+  const cut = [...page.querySelectorAll(".scroll")].filter(one => one.scrollWidth > one.clientWidth + 1)
+    .map(one => one.ariaLabel);
+  const ends = label => Math.max(0, ...[...page.querySelectorAll(`td[data-label="${label}"]`)]
+    .map(one => one.getBoundingClientRect().right));
+  document.title = JSON.stringify({images: images.length, loaded, cut, wide: page.documentElement.scrollWidth,
+    difference: ends("Difference"), result: ends("Result")});
+});</script>"""
+
+
+def seen_by_browser(page: Path, folder: Path, width: int) -> dict[str, Any]:
+    """Show a page in a window of some width: its images, tables that are cut off, and how far some columns reach."""
+    browser = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    source = page.read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
+    around = folder / f"{width}.html"
+    around.write_text(f'<!DOCTYPE html><body>{PROBE}<iframe width="{width}" height="900" srcdoc="{source}"></iframe>')
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--dump-dom"]
+    command += ["--enable-logging=stderr", f"--user-data-dir={folder / f'profile{width}'}", around.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "CONSOLE" not in done.stderr
+    title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
+    assert title is not None
+    found: dict[str, Any] = json.loads(unescape(title[1]))
+    return found

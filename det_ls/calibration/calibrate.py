@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from det_ls.base.arguments import check_flag, check_integer
+from det_ls.base.errors import ArgumentError, ArgumentTypeError, ExistingFileError
 from det_ls.base.types import Json
 from det_ls.calibration.crossfit import FOLDS
 from det_ls.calibration.files import groups_of, versions
@@ -211,13 +212,13 @@ def _source(model: object, recalibrate: bool) -> _Source:
     class_layers(checkpoint[chosen])
     if record is not None:
         if not recalibrate:
-            raise ValueError(
+            raise ArgumentError(
                 "model: expected a checkpoint that is not calibrated yet, got one that is; recalibrate=True starts "
                 "again from its original scores."
             )
         earlier = map_from_dict(record["map"])
         if not isinstance(earlier, AffineMap):
-            raise ValueError(f"model: expected a record of a folded map, got one of {earlier.kind}.")
+            raise ArgumentError(f"model: expected a record of a folded map, got one of {earlier.kind}.")
         checkpoint = dict(checkpoint)
         for key in ("model", "ema"):
             if isinstance(checkpoint.get(key), nn.Module):
@@ -250,24 +251,24 @@ def _destination(model: object, save: object, method: str, exist_ok: bool) -> Pa
     elif isinstance(save, (str, PurePath)):
         destination = Path(str(save))
         if method not in FOLDING:
-            raise ValueError(
+            raise ArgumentError(
                 f"save: expected a method that folds into a checkpoint ({', '.join(FOLDING)}), got {method!r}, which "
                 "needs code at inference; save_dir keeps its map.json."
             )
     else:
-        raise TypeError(f"save: expected a path, True or False, got {save!r}.")
+        raise ArgumentTypeError(f"save: expected a path, True or False, got {save!r}.")
     if destination.suffix != ".pt":
-        raise ValueError(f"save: expected a path that ends in .pt, got '{destination}'.")
+        raise ArgumentError(f"save: expected a path that ends in .pt, got '{destination}'.")
     if isinstance(model, (str, PurePath)) and destination.resolve() == Path(str(model)).resolve():
-        raise ValueError("save: expected another file than the model's own, got the same.")
+        raise ArgumentError("save: expected another file than the model's own, got the same.")
     if destination.exists() and not exist_ok:
-        raise FileExistsError(f"save: expected no file at '{destination}' without exist_ok, got one.")
+        raise ExistingFileError(f"save: expected no file at '{destination}' without exist_ok, got one.")
     return destination
 
 
 def _recipe(method: str, target: str, weighting: str, per_class: bool) -> Recipe:
     if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join([*METHODS, DESMOOTH])}, got {method!r}.")
+        raise ArgumentError(f"method: expected one of {', '.join([*METHODS, DESMOOTH])}, got {method!r}.")
     return Recipe(method, target, weighting, per_class)
 
 
@@ -279,7 +280,7 @@ def _check(
     for name, number, least in (("folds", folds, 2), ("bootstrap", bootstrap, 0), ("seed", seed, 0)):
         check_integer(name, number, least)
     if split == "train" and not allow_train:
-        raise ValueError(
+        raise ArgumentError(
             "split: expected images that the model was not trained on, got 'train', where its scores look better "
             "than they are; allow_train=True fits on them all the same."
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from det_ls.base.errors import ArgumentError
 from det_ls.calibration.maps import Floats, Ints
 from det_ls.metrics.thresholds import FOLDS, image_folds
 
@@ -34,9 +35,9 @@ def folds_by_group(groups: Ints, folds: int = FOLDS, seed: int = 0) -> Ints:
     """
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     if n_groups < 2:
-        raise ValueError(f"groups: expected at least 2 images or groups to cross-fit over, got {n_groups}.")
+        raise ArgumentError(f"groups: expected at least 2 images or groups to cross-fit over, got {n_groups}.")
     if folds < 2:
-        raise ValueError(f"folds: expected at least 2, got {folds}.")
+        raise ArgumentError(f"folds: expected at least 2, got {folds}.")
     return image_folds(groups, seed, folds)
 
 

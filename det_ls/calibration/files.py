@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from det_ls.base.arguments import check_flag, check_integer
+from det_ls.base.errors import ArgumentError, ArgumentTypeError, ExistingFileError
 from det_ls.base.files import write_json
 from det_ls.base.types import Json
 from det_ls.base.version import __version__
@@ -204,12 +205,12 @@ def _check_out(out: object, predictions: object, exist_ok: bool) -> None:
     if out is None:
         return
     if not isinstance(out, (str, PurePath)):
-        raise TypeError(f"out: expected a path, got {out!r}.")
+        raise ArgumentTypeError(f"out: expected a path, got {out!r}.")
     path = Path(out)
     if isinstance(predictions, (str, PurePath)) and path.resolve() == Path(predictions).resolve():
-        raise ValueError("out: expected another file than the predictions, got the same.")
+        raise ArgumentError("out: expected another file than the predictions, got the same.")
     if path.exists() and not exist_ok:
-        raise FileExistsError(f"out: expected no file at '{path}' without exist_ok, got one.")
+        raise ExistingFileError(f"out: expected no file at '{path}' without exist_ok, got one.")
 
 
 def _write(out: str | Path, content: Any, scores: list[float]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from det_ls.base.errors import ArgumentError, MissingPackageError
 from det_ls.calibration.maps import AffineMap, BetaMap, Floats, Ints, IsotonicMap, beta_features, sigmoid
 
 MAX_STEPS = 100
@@ -298,7 +299,7 @@ def fit_isotonic(z: Floats, target: Floats, weight: Floats | None = None) -> Iso
     try:
         from sklearn.isotonic import IsotonicRegression
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "method: expected scikit-learn for isotonic (pip install det-ls[calibration]), got none."
         ) from error
     model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
@@ -335,5 +336,5 @@ def fit_softmax_temperature(logits: Floats, labels: Ints) -> float:
         if abs(step) <= _STEP_TOLERANCE * (1 + abs(a)) or not 1e-6 < a < 1e6:
             break
     if not 1e-6 < a < 1e6:
-        raise ValueError(f"a: expected a slope between 1e-6 and 1e6 to be best, got {a:.3g}.")
+        raise ArgumentError(f"a: expected a slope between 1e-6 and 1e6 to be best, got {a:.3g}.")
     return a

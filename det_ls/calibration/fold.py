@@ -28,6 +28,7 @@ from ultralytics.nn.modules import OBB, Classify, Detect, Pose, Segment, WorldDe
 from ultralytics.nn.tasks import BaseModel, DetectionModel
 from ultralytics.utils.patches import torch_load
 
+from det_ls.base.errors import ArgumentError, ArgumentTypeError, MissingFileError, RunError
 from det_ls.base.files import write_atomically
 from det_ls.calibration.maps import AffineMap, CalibrationMap
 from det_ls.evaluation.detector import plain_names
@@ -65,13 +66,13 @@ def class_layers(module: nn.Module) -> list[nn.Conv2d | nn.Linear]:
         return [head.linear]
     if not isinstance(head, Detect) or isinstance(head, _TEXT_HEADS):
         found = type(module).__name__ if head is None else f"a {type(head).__name__} head"
-        raise ValueError(f"model: expected a YOLO whose class branch ends in a 1 x 1 convolution, got {found}.")
+        raise ArgumentError(f"model: expected a YOLO whose class branch ends in a 1 x 1 convolution, got {found}.")
     found_layers: list[nn.Conv2d | nn.Linear] = []
     for name in ("cv3", "one2one_cv3"):
         for branch in getattr(head, name, None) or ():
             last: Any = branch[-1] if isinstance(branch, nn.Sequential) and len(branch) else branch
             if not isinstance(last, nn.Conv2d) or last.kernel_size != (1, 1) or last.out_channels != head.nc:
-                raise ValueError(
+                raise ArgumentError(
                     f"model: expected each class branch to end in a 1 x 1 convolution to {head.nc} classes, "
                     f"got {name} that ends in {last}."
                 )
@@ -92,17 +93,17 @@ def fold_map(module: nn.Module, calibration_map: CalibrationMap) -> None:
             layers to fold it into.
     """
     if not isinstance(calibration_map, AffineMap):
-        raise ValueError(
+        raise ArgumentError(
             f"map: expected platt or temperature to fold, got {calibration_map.kind}, which is not affine in the logit."
         )
     layers = class_layers(module)
     names = plain_names(getattr(module, "names", None) or {})
     a, b = calibration_map.by_class([names.get(i, str(i)) for i in range(_outputs(layers[0]))])
     if isinstance(layers[0], nn.Linear) and (len(set(a.tolist())) > 1 or b.any()):
-        raise ValueError("map: expected one temperature for a classification model, got more than that.")
+        raise ArgumentError("map: expected one temperature for a classification model, got more than that.")
     for layer in layers:
         if layer.bias is None:
-            raise ValueError("model: expected class layers with a bias, got one without.")
+            raise ArgumentError("model: expected class layers with a bias, got one without.")
         device = layer.weight.device
         slope, offset = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in (a, b))
         shape = (-1, *[1] * (layer.weight.ndim - 1))
@@ -126,7 +127,7 @@ def detection_view(module: nn.Module) -> nn.Module:
     layers: Any = module.model
     head = layers[-1]
     if isinstance(head, (OBB, Classify)):
-        raise ValueError(
+        raise ArgumentError(
             f"model: expected boxes along the image's axes to fit a map on, got a {type(head).__name__} head; "
             "det_ls.calibration.fold folds a map that was fitted elsewhere."
         )
@@ -153,19 +154,19 @@ def load_checkpoint(weights: str | Path) -> dict[str, Any]:
     """
     path = Path(weights)
     if not path.exists():
-        raise FileNotFoundError(f"model: expected a checkpoint, got '{path}', which does not exist.")
+        raise MissingFileError(f"model: expected a checkpoint, got '{path}', which does not exist.")
     if path.suffix.lower() != ".pt":
         exported = str(path).lower().endswith(tuple(s for s in export_formats()["Suffix"] if s))
         what = "an exported model: calibrate before the export" if exported else f"'{path}'"
-        raise ValueError(f"model: expected a checkpoint (.pt), got {what}.")
+        raise ArgumentError(f"model: expected a checkpoint (.pt), got {what}.")
     try:
         content = torch_load(path, map_location="cpu")
     except Exception as error:  # unpickling raises whatever the pickled classes raise
-        raise ValueError(f"model: expected a readable checkpoint, got '{path}' ({type(error).__name__}).") from error
+        raise ArgumentError(f"model: expected a readable checkpoint, got '{path}' ({type(error).__name__}).") from error
     if not isinstance(content, dict) or not any(isinstance(content.get(k), nn.Module) for k in ("model", "ema")):
-        raise ValueError(f"model: expected an Ultralytics checkpoint with a model, got something else in '{path}'.")
+        raise ArgumentError(f"model: expected an Ultralytics checkpoint with a model, got something else in '{path}'.")
     if content.get("modelopt"):
-        raise ValueError("model: expected weights without quantisation-aware training, got weights with it.")
+        raise ArgumentError("model: expected weights without quantisation-aware training, got weights with it.")
     return content
 
 
@@ -184,9 +185,9 @@ def held_checkpoint(model: object) -> dict[str, Any]:
     """
     module = model.model if isinstance(model, Model) else model
     if isinstance(module, str):
-        raise ValueError(f"model: expected a checkpoint (.pt), got an exported model, '{module}': calibrate before it.")
+        raise ArgumentError(f"model: expected a checkpoint (.pt), got an export, '{module}': calibrate before it.")
     if not isinstance(module, nn.Module):
-        raise TypeError(f"model: expected a path, a YOLO or a detection module, got {type(model).__name__}.")
+        raise ArgumentTypeError(f"model: expected a path, a YOLO or a detection module, got {type(model).__name__}.")
     rest = model.ckpt if isinstance(model, Model) and isinstance(model.ckpt, Mapping) else {}
     return {"train_args": {}, **rest, "model": module, "ema": None}
 
@@ -257,7 +258,7 @@ def check_fold(original: nn.Module, folded: nn.Module, calibration_map: AffineMa
         expected = before.double() * torch.from_numpy(a).view(shape) + torch.from_numpy(b).view(shape)
         if not torch.allclose(after.double(), expected, rtol=1e-4, atol=1e-4):
             worst = float((after.double() - expected).abs().max())
-            raise RuntimeError(f"model: expected folded logits to be the map of the original's, got {worst:.3g} apart.")
+            raise RunError(f"model: expected folded logits to be the map of the original's, got {worst:.3g} apart.")
 
 
 def class_logits(module: nn.Module, image: torch.Tensor | None = None) -> list[torch.Tensor]:

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
+
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -72,12 +74,12 @@ class AffineMap:
     def __post_init__(self) -> None:
         wanted = len(self.classes) or 1
         if not len(self.a) == len(self.b) == wanted:
-            raise ValueError(f"a, b: expected {wanted} values each, got {len(self.a)} and {len(self.b)}.")
+            raise ArgumentError(f"a, b: expected {wanted} values each, got {len(self.a)} and {len(self.b)}.")
         if not np.isfinite([*self.a, *self.b]).all():
-            raise ValueError("a, b: expected finite numbers, got others.")
+            raise ArgumentError("a, b: expected finite numbers, got others.")
         if min(self.a) <= 0:
             where = f" for class {self.classes[int(np.argmin(self.a))]!r}" if self.classes else ""
-            raise ValueError(f"a: expected slopes above 0, got {min(self.a):.6g}{where}, which would turn the ranking.")
+            raise ArgumentError(f"a: expected slopes above 0, got {min(self.a):.6g}{where}, which turns the ranking.")
 
     def __call__(self, z: ArrayLike, cls: ArrayLike | None = None) -> Floats:
         """Calibrate.
@@ -136,7 +138,7 @@ class BetaMap:
 
     def __post_init__(self) -> None:
         if not np.isfinite([self.a, self.b, self.c]).all() or min(self.a, self.b) < 0 or self.a + self.b == 0:
-            raise ValueError(
+            raise ArgumentError(
                 f"a, b: expected weights of at least 0, one of them above it, got {self.a:.6g} and {self.b:.6g}."
             )
 
@@ -189,7 +191,7 @@ class IsotonicMap:
             (np.diff(self.score) > 0).all() and (np.diff(self.value) >= 0).all()
         )
         if not rising or min(self.value) < 0 or max(self.value) > 1:
-            raise ValueError("score, value: expected as many rising knots of each, values in [0, 1], got others.")
+            raise ArgumentError("score, value: expected as many rising knots of each, values in [0, 1], got others.")
 
     def __call__(self, z: ArrayLike, cls: ArrayLike | None = None) -> Floats:
         """Calibrate.
@@ -226,7 +228,7 @@ class DesmoothMap:
 
     def __post_init__(self) -> None:
         if len(self.kept) != (len(self.classes) or 1) or not all(0 < k <= 1 for k in self.kept):
-            raise ValueError(f"kept: expected a share in (0, 1] for each class, got {self.kept}.")
+            raise ArgumentError(f"kept: expected a share in (0, 1] for each class, got {self.kept}.")
 
     def __call__(self, z: ArrayLike, cls: ArrayLike | None = None) -> Floats:
         """Calibrate.
@@ -291,7 +293,7 @@ def map_from_dict(content: object, what: str = "map") -> CalibrationMap:
         AffineMap(a=(0.5,), b=(0.1,), classes=(), kind='platt')
     """
     if not isinstance(content, Mapping) or content.get("format") != FORMAT or content.get("kind") not in _KINDS:
-        raise ValueError(f"{what}: expected a calibration map that det-ls wrote, got something else.")
+        raise ArgumentError(f"{what}: expected a calibration map that det-ls wrote, got something else.")
     kind = _KINDS[content["kind"]]
     fields = kind.__dataclass_fields__
     try:
@@ -302,7 +304,7 @@ def map_from_dict(content: object, what: str = "map") -> CalibrationMap:
         }
         result: CalibrationMap = kind(**values)
     except (TypeError, KeyError) as error:
-        raise ValueError(f"{what}: expected the parameters of a {content['kind']} map, got others.") from error
+        raise ArgumentError(f"{what}: expected the parameters of a {content['kind']} map, got others.") from error
     return result
 
 
@@ -323,7 +325,7 @@ def class_positions(classes: Sequence[str], names: Sequence[str]) -> Ints:
         return np.zeros(len(names), np.int64)
     at = {name: i for i, name in enumerate(classes)}
     if unknown := [name for name in names if name not in at]:
-        raise ValueError(f"map: expected a map for class {unknown[0]!r}, got one for {', '.join(classes[:5])}.")
+        raise ArgumentError(f"map: expected a map for class {unknown[0]!r}, got one for {', '.join(classes[:5])}.")
     return np.array([at[name] for name in names], np.int64)
 
 
@@ -332,5 +334,5 @@ def class_rows(classes: Sequence[str], z: ArrayLike, cls: ArrayLike | None) -> I
     if not classes:
         return np.zeros(np.shape(z), np.int64)
     if cls is None:
-        raise TypeError("cls: expected the classes of the detections for a map by class, got none.")
+        raise ArgumentTypeError("cls: expected the classes of the detections for a map by class, got none.")
     return np.asarray(cls, np.int64)

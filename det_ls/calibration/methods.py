@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.calibration.fit import LogisticFit, affine_features, affine_map, fit_beta, fit_isotonic, fit_logistic
 from det_ls.calibration.maps import CalibrationMap, Floats, Ints, sigmoid
 from det_ls.calibration.pooling import PooledFit, fit_pooled
@@ -40,11 +41,11 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, known in (("method", METHODS), ("target", TARGETS), ("weighting", WEIGHTINGS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
+                raise ArgumentError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
         if not isinstance(self.per_class, bool):
-            raise TypeError(f"per_class: expected True or False, got {self.per_class!r}.")
+            raise ArgumentTypeError(f"per_class: expected True or False, got {self.per_class!r}.")
         if self.per_class and self.method not in FOLDING:
-            raise ValueError(f"per_class: expected platt or temperature for maps by class, got method={self.method!r}.")
+            raise ArgumentError(f"per_class: expected platt or temperature for maps by class, got {self.method!r}.")
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,11 @@ def check_sample(sample: Sample) -> None:
         ValueError: If no detection of it matches an object, or all do so perfectly.
     """
     if not sample.n_matched:
-        raise ValueError(
+        raise ArgumentError(
             f"predictions: expected detections that match objects to fit a map on, got none among {len(sample.z)}."
         )
     if (sample.target == 1).all():
-        raise ValueError("predictions: expected some detections that are wrong to fit a map on, got none.")
+        raise ArgumentError("predictions: expected some detections that are wrong to fit a map on, got none.")
 
 
 def fit(sample: Sample, recipe: Recipe) -> Fitted:
@@ -177,7 +178,7 @@ def fit(sample: Sample, recipe: Recipe) -> Fitted:
     start = np.eye(len(features))[0]  # the identity: a = 1, b = 0
     shared = fit_logistic(features, sample.target, sample.weight, groups=sample.group, start=start)
     if not shared.converged[0]:
-        raise ValueError(
+        raise ArgumentError(
             "predictions: expected right and wrong detections whose scores overlap to fit a map on, got "
             f"{len(sample.z)} that no single map fits best."
         )

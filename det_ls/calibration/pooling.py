@@ -29,7 +29,8 @@ class PooledFit:
 
     Attributes:
         theta: (K, D) parameters by class; the shared ones where a class's slope would not be above 0.
-        covariance: (K, D, D) posterior covariance of each class's parameters given the prior.
+        covariance: (K, D, D) posterior covariance of each class's parameters given the prior's covariance. That it was
+            estimated too is left out, so intervals are somewhat short: nominal 95% covers 86% to 92% in simulation.
         own: (K,) share of a class's own fit in its slope, from 0 (the shared map) to 1 (its own).
         prior: (D, D) covariance of the classes' parameters around the shared ones.
         shared: The fit of all classes together.
@@ -99,7 +100,11 @@ def fit_pooled(
         if done:
             break
     covariance = np.linalg.inv(information + np.linalg.inv(prior))
-    own = np.clip((covariance @ information)[:, 0, 0], 0.0, 1.0)
+    share = covariance @ information
+    own = np.clip(share[:, 0, 0], 0.0, 1.0)
+    if np.isfinite(shared.covariance[0]).all():  # what a class takes from the shared map is uncertain as that is
+        lent = np.eye(len(mean)) - share
+        covariance = covariance + lent @ shared.covariance[0] @ lent.transpose(0, 2, 1)
     # Scores of a class that rank its detections the wrong way are beyond a monotone map: it gets the shared one.
     turned = (theta[:, 0] <= 0) & (mean[0] > 0)
     theta, own = np.where(turned[:, None], mean, theta), np.where(turned, 0.0, own)

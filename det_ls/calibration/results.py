@@ -28,7 +28,8 @@ class Estimate:
         name: The class; None for the shared map.
         a: Slope of the logit.
         b: Offset.
-        a_interval: 95% interval of the slope; None where it cannot be told.
+        a_interval: 95% interval of the slope, of a class approximate (:mod:`det_ls.calibration.pooling`); None where it
+            cannot be told.
         b_interval: 95% interval of the offset, likewise; None too where it is fixed at 0.
         n: Detections that it was fitted on.
         n_matched: Those of them that match an object.

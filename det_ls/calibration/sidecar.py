@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from det_ls.base.errors import ArgumentTypeError
 from det_ls.calibration.maps import CalibrationMap, class_positions, logit, map_from_dict
 from det_ls.data.coco import load_coco
 
@@ -66,7 +67,7 @@ class Calibrator:
             TypeError: If it takes no callbacks.
         """
         if not hasattr(model, "add_callback"):
-            raise TypeError(f"model: expected an ultralytics.YOLO, got {type(model).__name__}.")
+            raise ArgumentTypeError(f"model: expected an ultralytics.YOLO, got {type(model).__name__}.")
 
         def calibrate_results(predictor: Any) -> None:
             self(predictor.results)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.request import Request
 
 
@@ -33,18 +34,18 @@ def kept_shares(smoothing: object, model: object, names: Mapping[int, str]) -> d
     if isinstance(smoothing, Mapping):
         request = Request.parse(smoothing)
         if not request.smoothing.enabled:
-            raise ValueError("smoothing: expected a run that was trained with label smoothing, got one without.")
+            raise ArgumentError("smoothing: expected a run that was trained with label smoothing, got one without.")
         if request.smoothing.label_smoothing_schedule != "constant":
-            raise ValueError(
+            raise ArgumentError(
                 "smoothing: expected a constant epsilon to undo, got the schedule "
                 f"{request.smoothing.label_smoothing_schedule!r}."
             )
         smoothing = request.smoothing.matrix(classes, request.table).numpy()
     matrix = np.asarray(smoothing, np.float64)
     if matrix.shape != (len(classes), len(classes)):
-        raise ValueError(f"smoothing: expected a matrix of {len(classes)} x {len(classes)}, got shape {matrix.shape}.")
+        raise ArgumentError(f"smoothing: expected shape ({len(classes)}, {len(classes)}), got {matrix.shape}.")
     if np.abs(matrix - np.diag(np.diag(matrix))).max() > 1e-12:
-        raise ValueError(
+        raise ArgumentError(
             "smoothing: expected a diagonal matrix (mode background, or one class), got one that moves mass between "
             "classes, whose inverse needs every class's score of a box where detections have one."
         )
@@ -57,5 +58,5 @@ def _run_keys(model: object) -> dict[str, Any]:
 
     file = Path(str(model)).parent.parent / "args.yaml" if isinstance(model, (str, PurePath)) else None
     if file is None or not file.is_file():
-        raise ValueError("smoothing: expected the keys that the run was trained with, got none and no args.yaml.")
+        raise ArgumentError("smoothing: expected the keys that the run was trained with, got none and no args.yaml.")
     return dict(YAML.load(file))

@@ -73,8 +73,9 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "confusion_matrix",
         "Which classes are taken for which?",
-        "Kept boxes at IoU 0.5. The last column holds boxes where nothing is annotated, the last row objects that no "
-        "kept box finds; a cell is the darker the larger its share of its column.",
+        "Kept boxes at IoU 0.5. The last column holds boxes with no object left to match, as nothing is annotated "
+        "there or another kept box has matched it; the last row objects that no kept box finds. A cell is the darker "
+        "the larger its share of its column.",
         lambda _, facts: confusion_matrix(facts.confusion),
     ),
     Picture(

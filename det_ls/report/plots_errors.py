@@ -74,7 +74,7 @@ def confusion_matrix(matrix: Confusion, *, limit: int = SHOWN_CLASSES, ax: Axes 
     ax.vlines(edges, -0.5, n - 0.5, color=MUTED, lw=0.3, alpha=0.5)
     ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
     ax.tick_params(length=0)
-    draw_tick_names(ax.xaxis, range(n), [*names, "nothing there"], [*numbers, "nothing there"])
+    draw_tick_names(ax.xaxis, range(n), [*names, "no object left"], [*numbers, "no object left"])
     draw_tick_names(ax.yaxis, range(n), [*names, "not detected"], [*numbers, "not detected"])
     for text in ax.get_xticklabels():
         text.set(rotation=45, ha="right", rotation_mode="anchor")

@@ -162,7 +162,7 @@ def confusion_table(confusion: Confusion) -> tuple[list[str], list[list[Cell]]]:
     names = list(confusion.class_names)
     counts = [[*row] for row in confusion.counts.tolist()]
     labels = [*names, "not detected"]
-    return ["detected", *names, "nothing there"], [[label, *row] for label, row in zip(labels, counts, strict=True)]
+    return ["detected", *names, "no object left"], [[label, *row] for label, row in zip(labels, counts, strict=True)]
 
 
 def _error_cells(row: ErrorRow) -> list[Cell]:

@@ -24,12 +24,12 @@ def errors(theta, a, b) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def studied():
-    """Errors (repeats, maps, classes) of the shared, own and pooled fits, and the pooled fits' own shares."""
+    """Errors (repeats, maps, classes) of the shared, own and pooled fits; the pooled fits' own shares and coverage."""
     rng = np.random.default_rng(3)
     sizes = np.repeat(SIZES, CLASSES // len(SIZES))
     cls = np.repeat(np.arange(CLASSES), sizes)
     cls = np.concatenate([cls, np.zeros(-len(cls) % 20, np.int64)])
-    found, own = [], []
+    found, own, covered = [], [], []
     for _ in range(60):
         a, b = rng.lognormal(-0.2, 0.25, CLASSES), rng.normal(-0.3, 0.4, CLASSES)
         data = simulate(rng, len(cls) // 20, a, b, cls=rng.permutation(cls), n_classes=CLASSES)
@@ -48,23 +48,33 @@ def studied():
         maps = (np.tile(shared.theta, (CLASSES, 1)), alone.theta, pooled.theta)
         found.append([errors(theta, a, b) for theta in maps])
         own.append(pooled.own)
-    return np.array(found), np.array(own), sizes
+        away = pooled.theta - np.stack([a, b], 1)
+        covered.append(np.abs(away) <= 1.96 * np.sqrt(np.diagonal(pooled.covariance, axis1=1, axis2=2)))
+    return np.array(found), np.array(own), sizes, np.array(covered)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_pooling_has_a_lower_error_than_the_shared_and_the_own_map(studied, size):
-    found, _, sizes = studied
+    found, _, sizes, _ = studied
     shared, alone, pooled = found[:, :, sizes == size].mean((0, 2))
     assert pooled < shared, (shared, alone, pooled)
     assert pooled < alone, (shared, alone, pooled)
 
 
 def test_a_class_of_few_boxes_gets_the_shared_map_and_one_of_many_its_own(studied):
-    _, own, sizes = studied
+    _, own, sizes, _ = studied
     few, some, many = (own[:, sizes == size].mean() for size in SIZES)
     assert few < 0.25, few
     assert few < some < many
     assert many > 0.6, many
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_class_map_lies_in_its_interval_at_least_at_the_documented_rate(studied, size):
+    _, _, sizes, covered = studied
+    rates = covered[:, sizes == size].mean((0, 1))
+    assert (rates > 0.82).all(), rates
+    assert (rates < 0.99).all(), rates
 
 
 def test_classes_that_do_not_differ_get_nearly_the_same_map():

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_scene import Page
+from report_scene import Page, seen_by_browser
 
 from det_ls.evaluation.comparison import PairedEvaluation, compare
 from det_ls.metrics.catalogue import DECLARED
@@ -55,7 +55,7 @@ GT: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def single() -> PairedEvaluation:
     return compare(
-        detector(0, 1.0), detector(0, 3.0), annotations=GT, bootstrap=1000, simulations=20, names=NAMES, threshold=0.1
+        detector(0, 1.0), detector(0, 3.0), annotations=GT, bootstrap=300, simulations=20, names=NAMES, threshold=0.1
     )
 
 
@@ -178,3 +178,13 @@ def test_a_page_is_never_replaced_unasked_and_needs_one_protocol(single: PairedE
     other = replace(single.b, metrics=replace(single.b.metrics, protocol="reference"))
     with pytest.raises(ValueError, match="protocol"):
         write_comparison(tmp_path / "d.html", replace(single, b=other), title="c")
+
+
+def test_difference_and_result_are_visible_at_any_width(several: PairedEvaluation, tmp_path: Path) -> None:
+    page = write_comparison(tmp_path / "c.html", several, title="c")
+    for width in (1280, 400):
+        seen = seen_by_browser(page, tmp_path, width)
+        assert 0 < seen["difference"] <= width
+        assert 0 < seen["result"] <= width
+        assert seen["wide"] <= width
+        assert seen["cut"] == []

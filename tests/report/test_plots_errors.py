@@ -32,7 +32,7 @@ def test_every_count_has_its_cell() -> None:
     figure = confusion_matrix(Confusion(("cat", "a very long name of a class"), counts, True))
     assert cells(figure) == {(0, 0): "5", (0, 1): "1", (0, 2): "2", (1, 1): "123k", (2, 0): "3"}
     ax = figure.axes[0]
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["cat", "a very long name…", "nothing there"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["cat", "a very long name…", "no object left"]
     assert [t.get_text() for t in ax.get_yticklabels()][-1] == "not detected"
     darkness = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)): p.get_alpha() for p in ax.patches}
     assert darkness[1, 1] > darkness[0, 0] > darkness[2, 0] > darkness[0, 1]  # shares of a column

@@ -89,7 +89,7 @@ def test_tables_of_errors_and_confusions_can_be_written() -> None:
     assert to_csv(*breakdown_table(undefined)).splitlines()[1] == "classification,2,"
     matrix = Confusion(("cat", "=dog"), np.array([[5, 1, 2], [0, 7, 0], [3, 0, 0]]), True)
     assert to_csv(*confusion_table(matrix)).splitlines() == [
-        "detected,cat,'=dog,nothing there",
+        "detected,cat,'=dog,no object left",
         "cat,5,1,2",
         "'=dog,0,7,0",
         "not detected,3,0,0",
