@@ -10,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.smoothing.request import refuse_keys
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 BOOTSTRAP = 1000
 
 
-class NothingDefinedError(ValueError):
+class NothingDefinedError(ArgumentError):
     """No number of an evaluation is defined."""
 
 
@@ -61,7 +62,7 @@ def metrics(words: Sequence[str]) -> None:
         words, "metrics", ("annotations", "predictions", *keywords, "save_dir", "exist_ok"), ("predictions",)
     )
     if "annotations" not in arguments and "data" not in arguments:
-        raise TypeError("annotations: expected annotations=... or data=... for det-ls metrics, got none.")
+        raise ArgumentTypeError("annotations: expected annotations=... or data=... for det-ls metrics, got none.")
     folder = _folder(arguments, "metrics")
     exist_ok = arguments.pop("exist_ok", False)
     _check_outputs(folder, exist_ok)

@@ -72,6 +72,13 @@ def test_callers_catch_the_builtin_or_ours(kind, builtin):
             raise kind("a: expected b, got c.")
 
 
+def test_the_sentence_stays_on_one_line():
+    error = errors.DataError("labels: expected é, got a\nb\x00\ud800.")
+    assert str(error) == r"labels: expected é, got a\nb\x00\ud800."
+    assert str(errors.MissingFileError("a: expected b,\tgot c.")) == r"a: expected b,\tgot c."
+    assert errors.MissingFileError("x").errno is None
+
+
 def test_a_refusal_can_be_caught_as_ours():
     with pytest.raises(det_ls.DetLsError, match="epsilon of class"):
         det_ls.smoothing_matrix(3, -1)
