@@ -107,7 +107,7 @@ def test_one_usable_data_set_among_several_is_a_success(tiny, quick):
     [
         (
             {"names": {0: "cat", 1: "dog", 2: "cat"}},
-            "names: expected each class name once, got 'cat' for the classes 0",
+            "data: expected different names in .*, got 'cat' repeatedly",
         ),
         ({"nc": 100000000000}, "data: expected nc in .* to be at most 100000, got 100000000000"),
         ({"nc": 100000000000, "names": ["cat"]}, "data: expected nc in .* to be at most 100000, got 100000000000"),
