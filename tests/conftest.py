@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         wanting = [item for item in items if reason and fixture in getattr(item, "fixturenames", ())]
         if wanting:
             wanting[0].add_marker(pytest.mark.skip(reason=f"{reason}: {len(wanting)} tests"))
-            config.hook.pytest_deselected(wanting[1:])
+            config.hook.pytest_deselected(items=wanting[1:])
             items[:] = [item for item in items if item not in wanting[1:]]
 
 
