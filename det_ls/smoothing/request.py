@@ -79,6 +79,17 @@ class Request:
         table = None if path is None else SimilarityTable.read(path)
         return cls(smoothing, table, tuple(key for key, value in keys.items() if value is not None))
 
+    def check_epsilon(self) -> None:
+        """Refuse keys that say how to smooth a new run where no epsilon says how much: nothing would be smoothed.
+
+        Raises:
+            ValueError: If there are such keys only.
+        """
+        if self.given and PREFIX not in self.given:
+            raise ArgumentError(
+                f"{', '.join(self.given)}: expected {PREFIX}= as well, got none: nothing would be smoothed."
+            )
+
     def check(self, names: Sequence[str]) -> None:
         """Check the keys against a data set's classes.
 
