@@ -13,7 +13,7 @@ import numpy as np
 
 from det_ls.base.files import write_json
 from det_ls.calibration.judge import Change
-from det_ls.calibration.maps import CalibrationMap, map_to_dict
+from det_ls.calibration.maps import CalibrationMap, logit, map_to_dict
 from det_ls.evaluation.results import check_save_dir
 from det_ls.metrics.calibration import Reliability
 
@@ -109,6 +109,33 @@ class Calibration:
     def folds(self) -> bool:
         """Whether the map is affine in the logit, and so folds into a model."""
         return self.method in {"platt", "temperature"}
+
+    @property
+    def judged_by(self) -> str:
+        """The proper score whose minimum is what the map aims at: ``brier_iou`` for IoU targets, else ``brier``."""
+        return "brier_iou" if self.target == "iou" else "brier"
+
+    @property
+    def iou_minus_precision(self) -> float:
+        """Mean IoU minus precision of the kept boxes, false positives counting 0; NaN without any.
+
+        It is where ``signed_gap`` ends if scores meet the IoU exactly: below 0, as even a right box has an IoU below 1.
+        """
+        kept = self.numbers["kept"]
+        return kept["signed_gap"].before - kept["signed_gap_iou"].before
+
+    def carried(self, score: float) -> tuple[float, ...]:
+        """Say what the map makes of a score.
+
+        Args:
+            score: A score before.
+
+        Returns:
+            One score, or one for each class of a map by class.
+        """
+        n = max(1, len(self.map.classes))
+        after: list[float] = self.map(np.full(n, logit(score)), np.arange(n)).tolist()
+        return tuple(after)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the scores as values that JSON can hold, None for what is undefined."""

@@ -40,7 +40,7 @@ def val(words: Sequence[str]) -> None:
     evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments}, save_dir=folder)
     if calibrated := calibration_line(arguments["model"]):
         print(calibrated)
-    title = f"{_name(arguments['model'])} on {_name(arguments['data'])}"
+    title = f"{name_of(arguments['model'])} on {name_of(arguments['data'])}"
     _report(evaluation, folder, title, bool(arguments.get("exist_ok")))
 
 
@@ -68,7 +68,7 @@ def metrics(words: Sequence[str]) -> None:
     annotations, predictions = arguments.pop("annotations", None), arguments.pop("predictions")
     evaluation = evaluate_detections(annotations, predictions, **{"bootstrap": BOOTSTRAP, **arguments})
     evaluation.save(folder, exist_ok)
-    title = f"{_name(predictions)} on {_name(annotations or arguments['data'])}"
+    title = f"{name_of(predictions)} on {name_of(annotations or arguments['data'])}"
     _report(evaluation, folder, title, exist_ok)
 
 
@@ -100,7 +100,7 @@ def compare(words: Sequence[str]) -> None:
     a, b, paired = _arms(arguments.pop("a"), arguments.pop("b"))
     pair = compare_detectors(a, b, paired=paired, names=_arm_names(a, b), **arguments)
     pair.save(folder, exist_ok)
-    title = f"{pair.names[0]} and {pair.names[1]} on {_name(arguments.get('data') or arguments.get('annotations'))}"
+    title = f"{pair.names[0]} and {pair.names[1]} on {name_of(arguments.get('data') or arguments.get('annotations'))}"
     write_pair(folder, pair, title=title, exist_ok=exist_ok)
     _finish([pair.a, pair.b], comparison_text(pair), folder)
 
@@ -127,7 +127,7 @@ def _arm_names(a: object, b: object) -> tuple[str, str] | None:
     for arm in (a, b):
         if not isinstance(arm, tuple):
             return None
-        same = takewhile(lambda signs: len(set(signs)) == 1, zip(*map(_name, arm), strict=False))
+        same = takewhile(lambda signs: len(set(signs)) == 1, zip(*map(name_of, arm), strict=False))
         found.append(re.sub(r"[\s_.-]*(seed|s)?[\s_.-]*\d*[\s_.-]*$", "", "".join(signs[0] for signs in same)))
     return (found[0], found[1]) if all(found) and found[0] != found[1] else None
 
@@ -180,7 +180,14 @@ def _finish(evaluations: Sequence[Evaluation], text: str, folder: Path) -> None:
         raise NothingDefinedError("Expected at least one number to be defined, got none: there is no ground truth.")
 
 
-def _name(path: object) -> str:
-    """Name a file in a title: a checkpoint by its run."""
+def name_of(path: object) -> str:
+    """Name a file in a title: a checkpoint by its run.
+
+    Args:
+        path: Its path.
+
+    Returns:
+        The name.
+    """
     parts = Path(str(path)).parts
     return parts[-3] if len(parts) >= 3 and parts[-2] == "weights" else Path(str(path)).stem
