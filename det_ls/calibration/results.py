@@ -121,8 +121,7 @@ class Calibration:
 
         It is where ``signed_gap`` ends if scores meet the IoU exactly: below 0, as even a right box has an IoU below 1.
         """
-        kept = self.numbers["kept"]
-        return kept["signed_gap"].before - kept["signed_gap_iou"].before
+        return _mean_target(self.reliability["iou_kept"][0]) - _mean_target(self.reliability["tp_kept"][0])
 
     def carried(self, score: float) -> tuple[float, ...]:
         """Say what the map makes of a score.
@@ -170,6 +169,12 @@ class Calibration:
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_json(Path(folder) / MAP_FILE, {**map_to_dict(self.map), "fitted": self.summary()}, indent=2)
         write_json(Path(folder) / NUMBERS_FILE, self.to_dict(), indent=2)
+
+
+def _mean_target(data: Reliability) -> float:
+    """Average the targets of all detections of a diagram."""
+    n = data.count.sum()
+    return float((data.count * np.nan_to_num(data.mean_target)).sum() / n) if n else float("nan")
 
 
 def plain(value: Any) -> Any:

@@ -43,7 +43,7 @@ def calibration_findings(result: Calibration) -> list[Finding]:
         precision, and the pipeline with the folded model.
     """
     found = [_map(result), _verdict(result), _threshold(result)]
-    if result.target == "iou" and not math.isnan(result.iou_minus_precision):
+    if result.target == "iou" and result.iou_minus_precision < 0:
         found.append(_aims_at_iou(result))
     found.append(_pipeline(result))
     if result.record.get("split") == "train":
@@ -183,12 +183,15 @@ def _verdict(result: Calibration) -> Finding:
     if math.isnan(change.before):
         return Finding("Kept boxes", "Not judged", "No box is kept at the operating point.", True)
     read = judgement(change)
+    meant, other = ("IoUs", "brier") if result.judged_by == "brier_iou" else ("the chance to be right", "brier_iou")
     leads = {
-        "better": "The calibrated scores are better",
-        "worse": "The calibrated scores are worse: keep the old ones",
+        "better": f"Better as {meant}",
+        "worse": f"Worse as {meant}: keep the old scores",
         "no difference shown": "No difference shown",
         "no interval": "Not judged: no intervals were asked for",
     }
+    if judgement(kept[other]) == "worse":
+        leads["better"] += f", worse as {'IoUs' if other == 'brier_iou' else 'the chance to be right'}"
     binned = "LaECE0" if result.judged_by == "brier_iou" else "DECE"
     text = (
         f"Squared distance of scores from {what}, of the {result.counts['kept']:,} kept boxes: {change_text(change)}. "
@@ -239,10 +242,11 @@ def _threshold(result: Calibration) -> Finding:
 def _aims_at_iou(result: Calibration) -> Finding:
     """Say that scores which meet the IoU lie below the precision."""
     gap = result.numbers["kept"]["signed_gap"]
+    where = "below 0" if gap.after < 0 else "down"
     text = (
         f"A right box has an IoU below 1: the kept boxes' mean IoU is {number(-result.iou_minus_precision)} below "
         "their precision, and scores that meet the IoU are that much below the precision too. So target=iou moves the "
-        f"signed gap to the precision below 0: here {change_text(gap, signed=True)}. Where a score shall be the chance "
+        f"signed gap to the precision {where}: here {change_text(gap, signed=True)}. Where a score shall be the chance "
         "that a box is right, use target=tp."
     )
     return Finding("Score minus precision", "Scores aim at the IoU, not at the precision", text)
