@@ -93,7 +93,7 @@ def test_the_target_iou_is_said_to_lie_below_the_precision(result: Calibration, 
     assert "target=iou moves the signed gap to the precision below 0" in said.text
     for when in ("before", "after"):  # whatever the scores; a few boxes are ignored at one IoU and not at the other
         gaps = [getattr(result.numbers["kept"][key], when) for key in ("signed_gap", "signed_gap_iou")]
-        assert result.iou_minus_precision == pytest.approx(gaps[0] - gaps[1], abs=3e-3)
+        assert result.iou_minus_precision == pytest.approx(gaps[0] - gaps[1], abs=6e-3)
     assert f"{-result.iou_minus_precision:.3f} below their precision" in said.text
     assert not [f for f in calibration_findings(by_class) if f.topic == "Score minus precision"]
 
