@@ -26,6 +26,7 @@ from det_ls.smoothing.settings import LabelSmoothing, ordered_names, split_keys
 from det_ls.stock.logs import without_lines
 from det_ls.stock.patches import before_ddp_launch, replaced, without
 from det_ls.training.assumptions import check_trainer
+from det_ls.training.calibrated import calibrate_run, check_calibrate
 from det_ls.training.families import family_of, mismatch
 from det_ls.training.policy_state import STATE_KEY, restore, saved_with, share
 from det_ls.training.run_folder import TABLE_COPY, copy_table, new_folders, remove_empty
@@ -109,6 +110,7 @@ class LabelSmoothingTrainerMixin(_Base):
             delattr(self.args, key)
         for key, value in self.smoothing.to_args().items():
             setattr(self.args, key, value)
+        check_calibrate(self.smoothing, self.args.task, self.family, self.args.data, self.args.single_cls)
         if not isinstance(self.args.data, dict):
             check_data(type(self), self.request, self.args.data, self.args.single_cls)
         self._new_folders = new_folders(self.args)
@@ -202,6 +204,7 @@ class LabelSmoothingTrainerMixin(_Base):
         finally:
             if self._criterion is not None:  # a later model.save() would pickle it
                 self._criterion_owner().criterion = self._criterion = None
+        calibrate_run(self, self.smoothing.calibrate)
 
     def _load_checkpoint_state(self, ckpt: Mapping[str, Any]) -> None:
         """Load a checkpoint's state and the policy's; the new EMA, a copy of the live model, must not copy our loss."""
@@ -291,6 +294,7 @@ def check_data(
     Raises:
         ValueError: If a value does not fit the classes of one of the data sets.
     """
+    check_calibrate(request.smoothing, trainer.task, trainer.family, data, single_cls)
     if not trainer.names_in_yaml:
         return
     for item in data if isinstance(data, (list, tuple)) else [data]:
