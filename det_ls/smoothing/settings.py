@@ -121,8 +121,8 @@ class LabelSmoothing:
         Returns:
             Plain values that YAML and any unpickler can read.
         """
-        args = {f.name: getattr(self, f.name) for f in fields(self)} if self.enabled else {PREFIX: 0.0}
-        args[CALIBRATE] = self.calibrate
+        names = [f.name for f in fields(self)] if self.enabled else [CALIBRATE]
+        args = {PREFIX: 0.0, **{name: getattr(self, name) for name in names}}
         return {key: value for key, value in args.items() if value is not None}
 
     def epsilons(self, names: Sequence[str]) -> list[float]:
