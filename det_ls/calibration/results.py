@@ -13,7 +13,7 @@ import numpy as np
 
 from det_ls.base.files import write_json
 from det_ls.calibration.judge import Change
-from det_ls.calibration.maps import CalibrationMap, map_to_dict
+from det_ls.calibration.maps import CalibrationMap, logit, map_to_dict
 from det_ls.evaluation.results import check_save_dir
 from det_ls.metrics.calibration import Reliability
 
@@ -110,6 +110,32 @@ class Calibration:
         """Whether the map is affine in the logit, and so folds into a model."""
         return self.method in {"platt", "temperature"}
 
+    @property
+    def judged_by(self) -> str:
+        """The proper score whose minimum is what the map aims at: ``brier_iou`` for IoU targets, else ``brier``."""
+        return "brier_iou" if self.target == "iou" else "brier"
+
+    @property
+    def iou_minus_precision(self) -> float:
+        """Mean IoU minus precision of the kept boxes, false positives counting 0; NaN without any.
+
+        It is where ``signed_gap`` ends if scores meet the IoU exactly: below 0, as even a right box has an IoU below 1.
+        """
+        return _mean_target(self.reliability["iou_kept"][0]) - _mean_target(self.reliability["tp_kept"][0])
+
+    def carried(self, score: float) -> tuple[float, ...]:
+        """Say what the map makes of a score.
+
+        Args:
+            score: A score before.
+
+        Returns:
+            One score, or one for each class of a map by class.
+        """
+        n = max(1, len(self.map.classes))
+        after: list[float] = self.map(np.full(n, logit(score)), np.arange(n)).tolist()
+        return tuple(after)
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the scores as values that JSON can hold, None for what is undefined."""
         named = {
@@ -143,6 +169,12 @@ class Calibration:
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_json(Path(folder) / MAP_FILE, {**map_to_dict(self.map), "fitted": self.summary()}, indent=2)
         write_json(Path(folder) / NUMBERS_FILE, self.to_dict(), indent=2)
+
+
+def _mean_target(data: Reliability) -> float:
+    """Average the targets of all detections of a diagram."""
+    n = data.count.sum()
+    return float((data.count * np.nan_to_num(data.mean_target)).sum() / n) if n else float("nan")
 
 
 def plain(value: Any) -> Any:

@@ -130,7 +130,9 @@ def _calibrate_model(arguments: dict[str, Any]) -> None:
     _check(arguments, calibrate_model, ("model", "data"))
     if arguments.get("save_dir") is None:
         arguments["save_dir"] = _run_folder()
+    _check_page(arguments["save_dir"], arguments)
     result = calibrate_model(**arguments)
+    _write_page(arguments["save_dir"], arguments, result, arguments["model"], arguments["data"])
     print(table(result))
     if result.weights is not None:
         print(f"Calibrated checkpoint saved to {result.weights}")
@@ -141,10 +143,12 @@ def _calibrate_files(arguments: dict[str, Any]) -> None:
     from det_ls.calibration.files import calibrate_detections
 
     _check(arguments, calibrate_detections, ("annotations", "predictions", "out"))
-    result = calibrate_detections(**arguments)
-    print(table(result))
     folder = Path(str(arguments.get("save_dir") or Path(str(arguments["out"])).parent))
-    print(f"Calibrated results saved to {arguments['out']}, the map to {folder / 'map.json'}")
+    _check_page(folder, arguments)
+    result = calibrate_detections(**arguments)
+    _write_page(folder, arguments, result, arguments["predictions"], arguments["annotations"])
+    print(table(result))
+    print(f"Calibrated results saved to {arguments['out']}, the map and report.html to {folder}")
 
 
 def _apply(arguments: dict[str, Any]) -> None:
@@ -155,6 +159,27 @@ def _apply(arguments: dict[str, Any]) -> None:
     chosen = arguments.pop("map")
     n = apply_map_to_files(chosen, **arguments)
     print(f"{n:,} calibrated results saved to {arguments['out']}")
+
+
+def _check_page(folder: object, arguments: dict[str, Any]) -> None:
+    """Raise before any work if a page is there that may not be replaced."""
+    from det_ls.evaluation.results import check_save_dir
+    from det_ls.report.calibration_page import CALIBRATION_FILES
+
+    check_save_dir(Path(str(folder)), arguments.get("exist_ok", False), CALIBRATION_FILES)
+
+
+def _write_page(folder: object, arguments: dict[str, Any], result: Calibration, what: object, on: object) -> None:
+    """Write the page of a calibration."""
+    from det_ls.cli.evaluate import name_of
+    from det_ls.report.calibration_page import CALIBRATION_FILES, write_calibration
+
+    write_calibration(
+        Path(str(folder)) / CALIBRATION_FILES[0],
+        result,
+        title=f"{name_of(what)} calibrated on {name_of(on)}",
+        exist_ok=arguments.get("exist_ok", False),
+    )
 
 
 def _check(arguments: dict[str, Any], function: Callable[..., Any], required: Iterable[str]) -> None:

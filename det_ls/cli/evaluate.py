@@ -42,7 +42,7 @@ def val(words: Sequence[str]) -> None:
     arguments = _arguments(words, "val", inspect.signature(evaluate).parameters, ("model", "data"))
     with _claimed(arguments, "val") as (folder, place):
         evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments}, save_dir=place)
-        _report(evaluation, place, f"{_name(arguments['model'])} on {_name(arguments['data'])}")
+        _report(evaluation, place, f"{name_of(arguments['model'])} on {name_of(arguments['data'])}")
     if calibrated := calibration_line(arguments["model"]):
         print(calibrated)
     _finish([evaluation], evaluation_text(evaluation), folder)
@@ -71,7 +71,7 @@ def metrics(words: Sequence[str]) -> None:
         annotations, predictions = arguments.pop("annotations", None), arguments.pop("predictions")
         evaluation = evaluate_detections(annotations, predictions, **{"bootstrap": BOOTSTRAP, **arguments})
         evaluation.save(place)
-        _report(evaluation, place, f"{_name(predictions)} on {_name(annotations or arguments['data'])}")
+        _report(evaluation, place, f"{name_of(predictions)} on {name_of(annotations or arguments['data'])}")
     _finish([evaluation], evaluation_text(evaluation), folder)
 
 
@@ -98,7 +98,7 @@ def compare(words: Sequence[str]) -> None:
         a, b, paired = _arms(arguments.pop("a"), arguments.pop("b"))
         pair = compare_detectors(a, b, paired=paired, names=_arm_names(a, b), **arguments)
         pair.save(place)
-        on = _name(arguments.get("data") or arguments.get("annotations"))
+        on = name_of(arguments.get("data") or arguments.get("annotations"))
         write_pair(place, pair, title=f"{pair.names[0]} and {pair.names[1]} on {on}")
     _finish([pair.a, pair.b], comparison_text(pair), folder)
 
@@ -125,7 +125,7 @@ def _arm_names(a: object, b: object) -> tuple[str, str] | None:
     for arm in (a, b):
         if not isinstance(arm, tuple):
             return None
-        same = takewhile(lambda signs: len(set(signs)) == 1, zip(*map(_name, arm), strict=False))
+        same = takewhile(lambda signs: len(set(signs)) == 1, zip(*map(name_of, arm), strict=False))
         found.append(re.sub(r"[\s_.-]*(seed|s)?[\s_.-]*\d*[\s_.-]*$", "", "".join(signs[0] for signs in same)))
     return (found[0], found[1]) if all(found) and found[0] != found[1] else None
 
@@ -188,7 +188,14 @@ def _finish(evaluations: Sequence[Evaluation], text: str, folder: Path) -> None:
         )
 
 
-def _name(path: object) -> str:
-    """Name a file in a title: a checkpoint by its run."""
+def name_of(path: object) -> str:
+    """Name a file in a title: a checkpoint by its run.
+
+    Args:
+        path: Its path.
+
+    Returns:
+        The name.
+    """
     parts = Path(str(path)).parts
     return parts[-3] if len(parts) >= 3 and parts[-2] == "weights" else Path(str(path)).stem

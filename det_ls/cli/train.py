@@ -56,7 +56,7 @@ def passthrough(words: Sequence[str]) -> Any:
             entrypoint()
         except KeyboardInterrupt as interrupt:
             raise Interrupted(_how_to_go_on(words, started)) from interrupt
-    if request.smoothing.enabled and not trained:
+    if (request.smoothing.enabled or request.smoothing.calibrate) and not trained:
         refuse_keys({PREFIX: request}, "expected a YOLO detection model, got one that det-ls does not train.")
     return trained[-1] if trained else None
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from det_ls.smoothing.settings import split_keys
+from det_ls.smoothing.settings import CALIBRATE, split_keys
 
 ARGS_FILE = "args.yaml"
 _SAME_RUN = ("model", "data", "epochs", "imgsz", "batch", "seed", "name")  # what two runs rarely have all in common
@@ -78,7 +78,7 @@ def training_record(
     args = {**inside, **(beside or {})}
     name = Path(weights).stem if weights is not None else None
     which = name if name in ("best", "last") else None
-    smoothing = split_keys(args)[0]
+    smoothing = {key: value for key, value in split_keys(args)[0].items() if key != CALIBRATE}
     same = _same_data(args.get("data"), data)
     sources = [label for label, found in ((ARGS_FILE, beside), ("checkpoint", inside)) if found]
     return TrainingRecord(

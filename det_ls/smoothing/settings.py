@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from det_ls.smoothing.similarity import SimilarityTable
 
-PREFIX = "label_smoothing"
+PREFIX, CALIBRATE = "label_smoothing", "calibrate"
+CALIBRATION_SPLITS = ("val", "test")
 DEFAULT_CLASS = "default"
 
 
@@ -35,6 +36,8 @@ class LabelSmoothing:
         label_smoothing_similarity: A CSV table that says where each class's share goes, or None for evenly.
         label_smoothing_schedule: ``constant``, ``linear`` or ``cosine`` decay of epsilon over the epochs, or the name
             of another policy (:mod:`det_ls.smoothing.policy`).
+        calibrate: ``val`` or ``test``: when the run ends, its best.pt is calibrated on that split and written as
+            best_calibrated.pt beside it (:func:`det_ls.calibrate`); best.pt stays as it is. None for not.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -50,6 +53,7 @@ class LabelSmoothing:
     label_smoothing_mode: str = "redistribute"
     label_smoothing_similarity: str | None = None
     label_smoothing_schedule: str = "constant"
+    calibrate: str | None = None
 
     def __post_init__(self) -> None:
         """Check everything that needs only the keys."""
@@ -72,6 +76,8 @@ class LabelSmoothing:
         for key, allowed in (("label_smoothing_mode", MODES), ("label_smoothing_schedule", tuple(POLICIES))):
             if getattr(self, key) not in allowed:
                 raise ArgumentError(f"{key}: expected one of {', '.join(allowed)}, got {getattr(self, key)!r}.")
+        if self.calibrate is not None and self.calibrate not in CALIBRATION_SPLITS:
+            raise ArgumentError(f"calibrate: expected one of {', '.join(CALIBRATION_SPLITS)}, got {self.calibrate!r}.")
         if self.label_smoothing_similarity is not None:
             path = self.label_smoothing_similarity
             if (not hasattr(path, "__fspath__") and not isinstance(path, str)) or not str(path):
@@ -110,17 +116,14 @@ class LabelSmoothing:
         return any(v > 0 for v in eps.values()) if isinstance(eps, Mapping) else eps > 0
 
     def to_args(self) -> dict[str, Any]:
-        """Return the keys as they are saved with a run; without smoothing only ``label_smoothing: 0.0``.
+        """Return the keys as they are saved with a run; of smoothing that is off only ``label_smoothing: 0.0``.
 
         Returns:
             Plain values that YAML and any unpickler can read.
         """
-        if not self.enabled:
-            return {PREFIX: 0.0}
-        args = {f.name: getattr(self, f.name) for f in fields(self)}
-        if args["label_smoothing_similarity"] is None:
-            del args["label_smoothing_similarity"]
-        return args
+        names = [f.name for f in fields(self)] if self.enabled else [CALIBRATE]
+        args = {PREFIX: 0.0, **{name: getattr(self, name) for name in names}}
+        return {key: value for key, value in args.items() if value is not None}
 
     def epsilons(self, names: Sequence[str]) -> list[float]:
         """Return each class's epsilon.
@@ -201,7 +204,7 @@ def split_keys(args: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
         args: A training config; it is not changed.
 
     Returns:
-        The label-smoothing keys (anything that starts with ``label_smoothing``), and the rest.
+        The label-smoothing keys (anything that starts with ``label_smoothing``, and ``calibrate``), and the rest.
 
     Raises:
         TypeError: If a key looks like a misspelt label-smoothing key.
@@ -214,7 +217,7 @@ def split_keys(args: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
             and (close := get_close_matches(str(key), known, 1))
         ):
             raise ArgumentTypeError(f"{key}: expected a known key, did you mean {close[0]!r}?")
-    keys = {k: v for k, v in args.items() if str(k).startswith(PREFIX)}
+    keys = {k: v for k, v in args.items() if str(k).startswith(PREFIX) or k == CALIBRATE}
     return keys, {k: v for k, v in args.items() if k not in keys}
 
 

@@ -28,6 +28,7 @@ from det_ls.smoothing.settings import LabelSmoothing, check_unique, ordered_name
 from det_ls.stock.logs import without_lines
 from det_ls.stock.patches import before_ddp_launch, replaced, without
 from det_ls.training.assumptions import check_trainer
+from det_ls.training.calibrated import calibrate_run, check_calibrate
 from det_ls.training.checkpoints import kept_whole, repair_run, unwritten_row
 from det_ls.training.families import family_of, mismatch
 from det_ls.training.policy_state import STATE_KEY, restore, saved_with, share
@@ -117,6 +118,7 @@ class LabelSmoothingTrainerMixin(_Base):
             delattr(self.args, key)
         for key, value in self.smoothing.to_args().items():
             setattr(self.args, key, value)
+        check_calibrate(self.smoothing, self.args.task, self.family, self.args.data, self.args.single_cls)
         if not isinstance(self.args.data, dict):
             check_data(type(self), self.request, self.args.data, self.args.single_cls)
         self._new_folders = new_folders(self.args)
@@ -214,6 +216,7 @@ class LabelSmoothingTrainerMixin(_Base):
         finally:
             if self._criterion is not None:  # a later model.save() would pickle it
                 self._criterion_owner().criterion = self._criterion = None
+        calibrate_run(self, self.smoothing.calibrate)
 
     def _load_checkpoint_state(self, ckpt: Mapping[str, Any]) -> None:
         """Load a checkpoint's state and the policy's; the new EMA, a copy of the live model, must not copy our loss."""
@@ -318,6 +321,7 @@ def check_data(
     Raises:
         ValueError: If a data set has a class name twice, or a value does not fit its classes.
     """
+    check_calibrate(request.smoothing, trainer.task, trainer.family, data, single_cls)
     if not trainer.names_in_yaml:
         return
     for item in data if isinstance(data, (list, tuple)) else [data]:
