@@ -29,6 +29,7 @@ from det_ls.metrics.class_errors import CLASS_ERRORS, ClassErrors
 from det_ls.metrics.protocols import TP_IOU, Protocol, get_protocol
 from det_ls.metrics.table import DetectionTable, Floats
 from det_ls.metrics.weighted import binned_sums, ratio
+from det_ls.uncertainty.samples import image_weights
 
 
 @dataclass(frozen=True)
