@@ -74,11 +74,12 @@ def measures(probability: Array, true: Array) -> dict[str, float]:
         true: The N true classes.
 
     Returns:
-        Accuracy, ECE (Guo et al. 2017: 15 bins of equal width of the largest probability, 0 to 1), and NLL in nats.
+        Accuracy, ECE (Guo et al. 2017: 15 bins of equal width of the largest probability, 0 to 1), the signed gap
+        (mean largest probability minus accuracy: below 0 the classifier is under-confident), and NLL in nats.
 
     Examples:
         >>> measures(np.array([[0.8, 0.2], [0.6, 0.4]]), np.array([0, 1]))
-        {'accuracy': 0.5, 'ECE': 0.4, 'NLL': 0.5697}
+        {'accuracy': 0.5, 'ECE': 0.4, 'signed gap': 0.2, 'NLL': 0.5697}
     """
     confidence, right = probability.max(1), probability.argmax(1) == true
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -87,6 +88,7 @@ def measures(probability: Array, true: Array) -> dict[str, float]:
     return {
         "accuracy": float(right.mean()),
         "ECE": round(sum(gaps) / len(true), 4),
+        "signed gap": round(float(confidence.mean() - right.mean()), 4),
         "NLL": round(float(nll), 4),
     }
 
@@ -134,7 +136,7 @@ def main() -> int:
     given = parser.parse_args()
     out = given.out.resolve()
     folder = write_folders(out)
-    rows = ["| epsilon | seed | accuracy | ECE | NLL |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| epsilon | seed | accuracy | ECE | signed gap | NLL |", "| --- | --- | --- | --- | --- | --- |"]
     for seed in given.seeds:
         for epsilon in given.epsilons:
             last = train(folder, out, epsilon, seed, given.epochs)

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before Ultralytics is imported anywhere: its settings, fonts and DDP files go to a folder of the test run.
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="det-ls-tests-")
@@ -23,6 +25,26 @@ import pytest  # noqa: E402
 import yaml  # noqa: E402
 
 NAMES = ("red", "green", "blue")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where something is absent that several tests want, one skipped test speaks for all of them."""
+    absent = {
+        "shared_data": None if SHARED_DATA.is_dir() else "no real data beside the repository (or in DET_LS_DATA)",
+        "tidecv": None if importlib.util.find_spec("tidecv") else "tidecv is not installed",
+    }
+    for fixture, reason in absent.items():
+        wanting = [item for item in items if reason and fixture in getattr(item, "fixturenames", ())]
+        if wanting:
+            wanting[0].add_marker(pytest.mark.skip(reason=f"{reason}: {len(wanting)} tests"))
+            config.hook.pytest_deselected(items=wanting[1:])
+            items[:] = [item for item in items if item not in wanting[1:]]
+
+
+@pytest.fixture
+def tidecv() -> Any:
+    """The reference of error types; tests that want it skip without it."""
+    return pytest.importorskip("tidecv")
 
 
 @pytest.fixture(scope="session")

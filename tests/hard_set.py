@@ -178,3 +178,14 @@ def simulated_table(rng: np.random.Generator, n_images: int, *, crowding: float 
     gt_image = np.concatenate([image[iou > 0], missed])
     gt_cls = np.concatenate([cls[iou > 0], (rng.random(len(missed)) < 0.3).astype(int)])
     return table_of(score, iou, image, cls, gt_image, gt_cls, n_images=n_images, n_classes=2)
+
+
+def repeat_images(gt: Json, detections: list[Json], weights: dict[int, int]) -> tuple[Json, list[Json]]:
+    """Write a weighted set out: copies of an image lie side by side in the order of the ids."""
+
+    def copies(items: list[Json]) -> list[Json]:
+        return [{**x, "image_id": 100 * x["image_id"] + k} for x in items for k in range(weights[x["image_id"]])]
+
+    annotations = [{**a, "id": i} for i, a in enumerate(copies(gt["annotations"]), start=1)]
+    images = [{"id": 100 * i["id"] + k} for i in gt["images"] for k in range(weights[i["id"]])]
+    return {**gt, "images": images, "annotations": annotations}, copies(detections)

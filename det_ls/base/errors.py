@@ -11,6 +11,14 @@ from __future__ import annotations
 class DetLsError(Exception):
     """What det-ls refuses, or cannot do, with a sentence that says why."""
 
+    def __init__(self, message: str = "") -> None:
+        """Keep the sentence on one line: what a file or a user put into it is written as Python writes it.
+
+        Args:
+            message: The sentence.
+        """
+        super().__init__("".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message))
+
 
 class ArgumentError(DetLsError, ValueError):
     """An argument has a value that does not fit."""

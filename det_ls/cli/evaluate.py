@@ -5,20 +5,24 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from det_ls.base.errors import ArgumentError, ArgumentTypeError, ExistingFileError
+from det_ls.base.folders import claim_folder
 from det_ls.smoothing.request import refuse_keys
 
 if TYPE_CHECKING:
     from det_ls.evaluation.results import Evaluation
 
 BOOTSTRAP = 1000
+_ATTEMPTS = 20  # to find a run folder that no other run takes at the same moment
 
 
-class NothingDefinedError(ValueError):
+class NothingDefinedError(ArgumentError):
     """No number of an evaluation is defined."""
 
 
@@ -33,15 +37,15 @@ def val(words: Sequence[str]) -> None:
     """
     from det_ls.cli.calibrate import calibration_line
     from det_ls.evaluation.evaluate import evaluate
+    from det_ls.report.printed import evaluation_text
 
     arguments = _arguments(words, "val", inspect.signature(evaluate).parameters, ("model", "data"))
-    folder = _folder(arguments, "val")
-    _check_outputs(folder, arguments.get("exist_ok", False))
-    evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments}, save_dir=folder)
+    with _claimed(arguments, "val") as (folder, place):
+        evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments}, save_dir=place)
+        _report(evaluation, place, f"{name_of(arguments['model'])} on {name_of(arguments['data'])}")
     if calibrated := calibration_line(arguments["model"]):
         print(calibrated)
-    title = f"{name_of(arguments['model'])} on {name_of(arguments['data'])}"
-    _report(evaluation, folder, title, bool(arguments.get("exist_ok")))
+    _finish([evaluation], evaluation_text(evaluation), folder)
 
 
 def metrics(words: Sequence[str]) -> None:
@@ -55,21 +59,20 @@ def metrics(words: Sequence[str]) -> None:
         TypeError: If a word is no ``key=value``, a key is unknown, or one that is needed is missing.
     """
     from det_ls.evaluation.evaluate import evaluate_detections
+    from det_ls.report.printed import evaluation_text
 
     keywords = [key for key in inspect.signature(evaluate_detections).parameters if key not in {"gt", "detections"}]
     arguments = _arguments(
         words, "metrics", ("annotations", "predictions", *keywords, "save_dir", "exist_ok"), ("predictions",)
     )
     if "annotations" not in arguments and "data" not in arguments:
-        raise TypeError("annotations: expected annotations=... or data=... for det-ls metrics, got none.")
-    folder = _folder(arguments, "metrics")
-    exist_ok = arguments.pop("exist_ok", False)
-    _check_outputs(folder, exist_ok)
-    annotations, predictions = arguments.pop("annotations", None), arguments.pop("predictions")
-    evaluation = evaluate_detections(annotations, predictions, **{"bootstrap": BOOTSTRAP, **arguments})
-    evaluation.save(folder, exist_ok)
-    title = f"{name_of(predictions)} on {name_of(annotations or arguments['data'])}"
-    _report(evaluation, folder, title, exist_ok)
+        raise ArgumentTypeError("annotations: expected annotations=... or data=... for det-ls metrics, got none.")
+    with _claimed(arguments, "metrics") as (folder, place):
+        annotations, predictions = arguments.pop("annotations", None), arguments.pop("predictions")
+        evaluation = evaluate_detections(annotations, predictions, **{"bootstrap": BOOTSTRAP, **arguments})
+        evaluation.save(place)
+        _report(evaluation, place, f"{name_of(predictions)} on {name_of(annotations or arguments['data'])}")
+    _finish([evaluation], evaluation_text(evaluation), folder)
 
 
 def compare(words: Sequence[str]) -> None:
@@ -84,24 +87,19 @@ def compare(words: Sequence[str]) -> None:
         TypeError: If a word is no ``key=value`` or a key is unknown.
         ValueError: If a file is named twice.
     """
-    from det_ls.evaluation.comparison import check_comparison_dir
     from det_ls.evaluation.comparison import compare as compare_detectors
     from det_ls.evaluation.evaluate import evaluate
-    from det_ls.evaluation.results import check_save_dir
-    from det_ls.report.outputs import COMPARISON_FILES, write_pair
+    from det_ls.report.outputs import write_pair
     from det_ls.report.printed import comparison_text
 
     settings = [key for key in inspect.signature(evaluate).parameters if key not in {"model", "train_images"}]
     arguments = _arguments(words, "compare", ["a", "b", *settings], ("a", "b"))
-    folder = _folder(arguments, "compare")
-    exist_ok = arguments.pop("exist_ok", False)
-    check_comparison_dir(folder, exist_ok)
-    check_save_dir(folder, exist_ok, COMPARISON_FILES)
-    a, b, paired = _arms(arguments.pop("a"), arguments.pop("b"))
-    pair = compare_detectors(a, b, paired=paired, names=_arm_names(a, b), **arguments)
-    pair.save(folder, exist_ok)
-    title = f"{pair.names[0]} and {pair.names[1]} on {name_of(arguments.get('data') or arguments.get('annotations'))}"
-    write_pair(folder, pair, title=title, exist_ok=exist_ok)
+    with _claimed(arguments, "compare") as (folder, place):
+        a, b, paired = _arms(arguments.pop("a"), arguments.pop("b"))
+        pair = compare_detectors(a, b, paired=paired, names=_arm_names(a, b), **arguments)
+        pair.save(place)
+        on = name_of(arguments.get("data") or arguments.get("annotations"))
+        write_pair(place, pair, title=f"{pair.names[0]} and {pair.names[1]} on {on}")
     _finish([pair.a, pair.b], comparison_text(pair), folder)
 
 
@@ -142,33 +140,41 @@ def _arguments(words: Sequence[str], mode: str, known: Iterable[str], required: 
     return arguments
 
 
-def _folder(arguments: dict[str, Any], mode: str) -> Path:
-    """Take ``save_dir`` out of the arguments, or find the next free run folder."""
+@contextmanager
+def _claimed(arguments: dict[str, Any], mode: str) -> Iterator[tuple[Path, Path]]:
+    """Claim the folder that ``save_dir`` names, or the next free run folder, before any work; yield where to write."""
+    from det_ls.evaluation.comparison import PAIR_FILES
+    from det_ls.evaluation.results import RESULT_FILES
+    from det_ls.report.outputs import COMPARISON_FILES, EVALUATION_FILES
+
+    files = (*PAIR_FILES, *COMPARISON_FILES) if mode == "compare" else (*RESULT_FILES, *EVALUATION_FILES)
+    named, exist_ok = arguments.pop("save_dir", None), arguments.pop("exist_ok", False)
+    with ExitStack() as stack:
+        for attempt in range(_ATTEMPTS):
+            folder = _next_folder(mode) if named is None else Path(str(named))
+            try:
+                place = stack.enter_context(claim_folder(folder, results=files, exist_ok=exist_ok))
+                break
+            except ExistingFileError:  # another run took the folder that was free a moment ago
+                if named is not None or attempt == _ATTEMPTS - 1:
+                    raise
+        yield folder, place
+
+
+def _next_folder(mode: str) -> Path:
+    """Find the next free run folder, as Ultralytics does."""
     from types import SimpleNamespace
 
     from ultralytics.cfg import get_save_dir
 
-    folder = arguments.pop("save_dir", None)
-    if folder is not None:
-        return Path(str(folder))
     return get_save_dir(SimpleNamespace(project=None, name=None, task="detect", mode=mode, exist_ok=False))
 
 
-def _check_outputs(folder: Path, exist_ok: bool) -> None:
-    """Raise before any work if a file that val or metrics writes is there and may not be replaced."""
-    from det_ls.evaluation.results import RESULT_FILES, check_save_dir
-    from det_ls.report.outputs import EVALUATION_FILES
-
-    check_save_dir(folder, exist_ok, [*RESULT_FILES, *EVALUATION_FILES])
-
-
-def _report(evaluation: Evaluation, folder: Path, title: str, exist_ok: bool) -> None:
-    """Write the page with its pictures and tables, and print the numbers."""
+def _report(evaluation: Evaluation, folder: Path, title: str) -> None:
+    """Write the page with its pictures and tables."""
     from det_ls.report.outputs import write_evaluation
-    from det_ls.report.printed import evaluation_text
 
-    write_evaluation(folder, evaluation, title=title, exist_ok=exist_ok)
-    _finish([evaluation], evaluation_text(evaluation), folder)
+    write_evaluation(folder, evaluation, title=title)
 
 
 def _finish(evaluations: Sequence[Evaluation], text: str, folder: Path) -> None:
@@ -177,7 +183,9 @@ def _finish(evaluations: Sequence[Evaluation], text: str, folder: Path) -> None:
     print(f"Results saved to {folder}")
     defined = [v for e in evaluations for v in e.metrics.values.values() if v is not None and v != -1]
     if not defined:
-        raise NothingDefinedError("Expected at least one number to be defined, got none: there is no ground truth.")
+        raise NothingDefinedError(
+            "annotations: expected at least one number to be defined, got none: there is no ground truth."
+        )
 
 
 def name_of(path: object) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from det_ls.base.arguments import shown
 from det_ls.base.errors import ArgumentError, DetLsError
 
 PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python", "pycocotools", "hotcoco", "onnxruntime")
@@ -21,7 +22,7 @@ def checks(words: Sequence[str]) -> None:
         ValueError: If there are words.
     """
     if words:
-        raise ArgumentError(f"checks: expected no words, got {' '.join(words)}.")
+        raise ArgumentError(f"checks: expected no words, got {shown(' '.join(words))}.")
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -93,7 +94,7 @@ def completion(words: Sequence[str]) -> None:
         ValueError: If it is neither.
     """
     if list(words) not in (["bash"], ["zsh"]):
-        raise ArgumentError(f"completion: expected bash or zsh, got {' '.join(words) or 'no word'}.")
+        raise ArgumentError(f"completion: expected bash or zsh, got {shown(' '.join(words))}.")
     from ultralytics.cfg import MODES
     from ultralytics.utils import DEFAULT_CFG_DICT
 

@@ -23,6 +23,7 @@ from det_ls.base.errors import DataError, DownloadError, MissingFileError
 from det_ls.stock.patches import datasets_folder
 
 ENVIRONMENT_VARIABLE = "DET_LS_DATA"
+MAX_CLASSES = 100_000  # of a data set; ImageNet-21k has 21841
 _YAML_SUFFIXES = (".yaml", ".yml")
 
 
@@ -83,6 +84,8 @@ def class_names(data_file: str | Path) -> dict[int, str]:
             number = float("nan")
         if not number.is_integer() or number < 1:  # a count such as '10' or 10.0 is fine with Ultralytics
             raise DataError(f"data: expected nc in '{data_file}' to be a positive integer, got {count!r}.")
+        if number > MAX_CLASSES:  # before a name is made for each
+            raise DataError(f"data: expected nc in '{data_file}' to be at most {MAX_CLASSES}, got {count!r}.")
         count = int(number)
     if names is None:
         if count is None:

@@ -177,6 +177,8 @@ def evaluate(
             groups=groups,
             thresholds=thresholds,
         )
+        if split_thresholds is not None:
+            result = replace(result, protocol={**result.protocol, "split_thresholds": split_thresholds})
         if "train" in known:
             sampled = {**resolved, "train": sample}
             result = replace(

@@ -182,8 +182,6 @@ def measure(
         progress=_bar if measuring.bootstrap else iter,
     )
     protocol = {**record, **measuring.to_dict()}
-    if thresholds is not None:
-        protocol["threshold"] = "chosen on another split"
     if grouped is not None:
         protocol["groups"] = asdict(_group_facts(str(groups), grouped, metrics, train))
     return Evaluation(metrics, protocol, gt, detections, dict(images or {}))

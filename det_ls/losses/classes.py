@@ -43,5 +43,7 @@ def first_matrix(model: nn.Module, keys: Mapping[str, Any]) -> Tensor:
         ValueError: If a key's value does not fit the model's classes.
     """
     names = model_class_names(model)
-    policy = Request.of_keys(keys).policy(names)
+    request = Request.of_keys(keys)
+    request.check_epsilon()
+    policy = request.policy(names)
     return torch.eye(len(names), dtype=torch.float64) if policy is None else policy.matrix(0, 1)

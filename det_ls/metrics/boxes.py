@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from det_ls.base.errors import ArgumentError
 from det_ls.metrics.table import Bools, DetectionTable, Floats, Ints
 
 
@@ -50,11 +51,11 @@ def table_boxes(
         [[0.0, 0.0, 9.0, 8.0]]
     """
     if len(detections) != table.n_results:
-        raise ValueError(f"detections: expected the {table.n_results} that were evaluated, got {len(detections)}.")
+        raise ArgumentError(f"detections: expected the {table.n_results} that were evaluated, got {len(detections)}.")
     boxes = {a["id"]: a["bbox"] for a in ground_truth["annotations"]}
     ids = table.gt_ids.tolist()
     if missing := [i for i in ids if i not in boxes]:
-        raise ValueError(f"ground_truth: expected the objects that were evaluated, got none with id {missing[0]}.")
+        raise ArgumentError(f"ground_truth: expected the objects that were evaluated, got none with id {missing[0]}.")
     return TableBoxes(
         np.array([detections[i]["bbox"] for i in table.detection.tolist()], np.float64).reshape(-1, 4),
         np.array([boxes[i] for i in ids], np.float64).reshape(-1, 4),
@@ -76,7 +77,7 @@ def check_boxes(table: DetectionTable, boxes: TableBoxes) -> None:
         ("objects", boxes.objects, len(table.gt_ids)),
     ):
         if found.shape != (rows, 4):
-            raise ValueError(f"boxes.{name}: expected shape ({rows}, 4), got {found.shape}.")
+            raise ArgumentError(f"boxes.{name}: expected shape ({rows}, 4), got {found.shape}.")
 
 
 def overlaps(boxes: Floats, others: Floats) -> Floats:
@@ -123,7 +124,7 @@ def score_mask(table: DetectionTable, thresholds: Floats | Bools | float | None)
         return given
     values = np.asarray(thresholds, np.float64)
     if given.dtype == bool or values.shape not in ((), (table.n_classes,)):
-        raise ValueError(f"thresholds: expected one number or {table.n_classes}, got shape {values.shape}.")
+        raise ArgumentError(f"thresholds: expected one number or {table.n_classes}, got shape {values.shape}.")
     each = np.broadcast_to(np.where(np.isnan(values), np.inf, values), (table.n_classes,))
     return np.asarray(table.score >= each[table.cls])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.errors import ArgumentError
 from det_ls.metrics.table import Bools, DetectionTable, Floats, Ints
 
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -179,7 +180,7 @@ def score_curves(
     """
     thresholds = np.asarray(thresholds, np.float64)
     if thresholds.ndim != 1 or (np.diff(thresholds) <= 0).any():
-        raise ValueError(f"thresholds: expected rising numbers in one dimension, got shape {thresholds.shape}.")
+        raise ArgumentError(f"thresholds: expected rising numbers in one dimension, got shape {thresholds.shape}.")
     matches = table.matches(iou_threshold)
     tp, fp = (
         _at_or_above(table.score[rows], table.cls[rows], table.n_classes, thresholds)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from det_ls.base.errors import ArgumentError
 from det_ls.evaluation.comparison import PairedEvaluation
 from det_ls.metrics.catalogue import DECLARED
 from det_ls.report import plots
@@ -39,7 +40,7 @@ def write_comparison(path: str | Path, pair: PairedEvaluation, *, title: str, ex
     target = check_target(path, exist_ok)
     a, b, names = pair.a.metrics, pair.b.metrics, pair.names
     if a.protocol != b.protocol:
-        raise ValueError(f"a, b: expected the same protocol in both, got {a.protocol} and {b.protocol}.")
+        raise ArgumentError(f"a, b: expected the same protocol in both, got {a.protocol} and {b.protocol}.")
     found = differences(pair)
     several = len(pair.runs_a) > 1 or len(pair.runs_b) > 1
     sides = [

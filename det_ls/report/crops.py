@@ -144,7 +144,7 @@ class CaseFinder:
         return cases
 
     def missed_objects(self, limit: int = LIMIT) -> list[Case]:
-        """Choose the largest objects that no detection at or above its class's threshold finds at IoU 0.5.
+        """Choose the largest objects that no kept box finds at IoU 0.5.
 
         Args:
             limit: How many to choose at most.
@@ -181,11 +181,8 @@ class CaseFinder:
         table = self._table
         by = np.flatnonzero(self._matches.tp & (self._matches.gt == g))
         cls = int(table.gt_cls[g])
-        threshold = self._point.threshold[cls]
-        if len(by) and np.isnan(threshold):
-            return f"scored {table.score[by[0]]:.2f}, but no threshold pays off for this class"
         if len(by):
-            return f"scored {table.score[by[0]]:.2f}, below the threshold {threshold:.2f}"
+            return f"scored {table.score[by[0]]:.2f}, which is not kept"
         near = np.flatnonzero(table.image == table.gt_image[g])
         overlap = overlaps(self._gt_boxes[[g]], self._boxes[near])[0]
         same = table.cls[near] == cls

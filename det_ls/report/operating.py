@@ -95,9 +95,9 @@ def chosen(metrics: DetectionMetrics, protocol: Mapping[str, Any]) -> Chosen:
     if reason := no_threshold(metrics):
         return Chosen(typed(metrics), f"No score threshold can be recommended: {reason}.", "", "")
     if metrics.kept.thresholds.kind == "fixed":
-        elsewhere = "another split" in str(protocol.get("threshold"))
+        split = protocol.get("split_thresholds")
         what = "The thresholds were" if differ(metrics) else "The threshold was"
-        why = f"{what} {'chosen on another split' if elsewhere else 'given'}, not chosen on these images."
+        why = f"{what} {f'chosen on the {split} split' if split else 'given'}, not chosen on these images."
         return Chosen(typed(metrics), why, _expected(metrics), "")
     cost = float(protocol.get("miss_cost", 1.0))
     weighs = (

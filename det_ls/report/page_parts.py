@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from det_ls.base.errors import ExistingFileError
 from det_ls.base.files import write_atomically
 from det_ls.base.version import __version__
 from det_ls.evaluation.results import Evaluation
@@ -32,7 +33,7 @@ def check_target(path: str | Path, exist_ok: bool) -> Path:
     """
     target = Path(path)
     if target.exists() and not exist_ok:
-        raise FileExistsError(f"path: expected a new file without exist_ok, got '{target}', which exists.")
+        raise ExistingFileError(f"path: expected a new file without exist_ok, got '{target}', which exists.")
     return target
 
 

@@ -23,6 +23,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedFormatter
 
 from det_ls.base.arguments import printable
+from det_ls.base.errors import ArgumentError, ExistingFileError
 from det_ls.base.files import write_atomically
 from det_ls.report.plot_names import NAME_GID, as_wide, draw_names, names_left_to_browser, room_for_names, short
 
@@ -200,11 +201,11 @@ def save(
         ValueError: A format is none of the three.
     """
     if unknown := [f for f in formats if f not in ("png", "svg", "pdf")]:
-        raise ValueError(f"formats: expected png, svg or pdf, got {unknown[0]!r}.")
+        raise ArgumentError(f"formats: expected png, svg or pdf, got {unknown[0]!r}.")
     paths = [Path(f"{stem}.{suffix}") for suffix in formats]
     for path in paths:
         if path.exists() and not exist_ok:
-            raise FileExistsError(f"stem: expected new files without exist_ok, got '{path}', which exists.")
+            raise ExistingFileError(f"stem: expected new files without exist_ok, got '{path}', which exists.")
     contents = [render(figure, suffix, dpi=dpi) for suffix in formats]
     for path, content in zip(paths, contents, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)

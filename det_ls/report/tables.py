@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from det_ls.base.errors import ArgumentError, ExistingFileError
 from det_ls.base.files import write_atomically
 from det_ls.metrics.confusion import Confusion
 from det_ls.metrics.error_rows import ErrorRow
@@ -105,9 +106,9 @@ def write_table(
     target = Path(path)
     forms = {".csv": to_csv, ".md": to_markdown}
     if target.suffix not in forms:
-        raise ValueError(f"path: expected a name that ends in .csv or .md, got '{target.name}'.")
+        raise ArgumentError(f"path: expected a name that ends in .csv or .md, got '{target.name}'.")
     if target.exists() and not exist_ok:
-        raise FileExistsError(f"path: expected a new file without exist_ok, got '{target}', which exists.")
+        raise ExistingFileError(f"path: expected a new file without exist_ok, got '{target}', which exists.")
     content = forms[target.suffix](header, rows)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, content.encode("utf-8", "replace"))
@@ -175,7 +176,7 @@ def _checked(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[Sequ
     found = list(rows)
     for row in found:
         if len(row) != len(header):
-            raise ValueError(f"rows: expected {len(header)} cells in each, got {len(row)}.")
+            raise ArgumentError(f"rows: expected {len(header)} cells in each, got {len(row)}.")
     return found
 
 

@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from det_ls.base.errors import ArgumentError
+from det_ls.smoothing.columns import column_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -168,7 +169,7 @@ class ScheduledPolicy(Policy):
         """Return one column ``label_smoothing``, or one for each key of a mapping."""
         scale, epsilon = self.scale(epoch, epochs), self._smoothing.label_smoothing
         if isinstance(epsilon, Mapping):
-            return {f"label_smoothing/{_column(key)}": scale * eps for key, eps in epsilon.items()}
+            return {name: scale * epsilon[key] for key, name in column_names(epsilon).items()}
         return {"label_smoothing": scale * epsilon}
 
 
@@ -218,8 +219,3 @@ def register_policy(name: str) -> Callable[[Factory], Factory]:
         return factory
 
     return register
-
-
-def _column(key: str | int) -> str:
-    """Make a class name safe as a CSV column."""
-    return str(key).replace(",", " ")

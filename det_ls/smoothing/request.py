@@ -10,7 +10,7 @@ from typing import Any
 
 from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.policy import POLICIES, Policy
-from det_ls.smoothing.settings import PREFIX, LabelSmoothing, split_keys
+from det_ls.smoothing.settings import CALIBRATE, PREFIX, LabelSmoothing, split_keys
 from det_ls.smoothing.similarity import SimilarityTable
 
 
@@ -78,6 +78,16 @@ class Request:
             path = str(table_copy)
         table = None if path is None else SimilarityTable.read(path)
         return cls(smoothing, table, tuple(key for key, value in keys.items() if value is not None))
+
+    def check_epsilon(self) -> None:
+        """Refuse keys that say how to smooth a new run where no epsilon says how much: nothing would be smoothed.
+
+        Raises:
+            ValueError: If there are such keys only.
+        """
+        how = [key for key in self.given if key != CALIBRATE]
+        if how and PREFIX not in how:
+            raise ArgumentError(f"{', '.join(how)}: expected {PREFIX}= as well, got none: nothing would be smoothed.")
 
     def check(self, names: Sequence[str]) -> None:
         """Check the keys against a data set's classes.

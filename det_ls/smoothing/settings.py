@@ -235,6 +235,29 @@ def ordered_names(names: Mapping[int, str] | Sequence[str]) -> list[str]:
     return [str(name) for name in names]
 
 
+def check_unique(names: Sequence[str]) -> None:
+    """Refuse class names of which one stands for several classes: nothing could tell the classes apart.
+
+    Args:
+        names: The data set's K class names, in index order.
+
+    Raises:
+        ValueError: If a name is there twice.
+
+    Examples:
+        >>> check_unique(["cat", "dog", "cat"])
+        Traceback (most recent call last):
+            ...
+        det_ls.base.errors.ArgumentError: names: expected each class name once, got 'cat' for the classes 0 and 2.
+    """
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if first.setdefault(name, index) != index:
+            raise ArgumentError(
+                f"names: expected each class name once, got {name!r} for the classes {first[name]} and {index}."
+            )
+
+
 def _class_index(key: str | int, names: Sequence[str]) -> int:
     """Find a class by name, or check its index."""
     if isinstance(key, int):

@@ -11,6 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from det_ls.base.errors import VersionError
+from det_ls.base.files import move_durably, partial_of
+from det_ls.stock.logs import without_lines
+
 _own_folders: list[Path] = []  # Ultralytics' own datasets folder, once per active datasets_folder()
 _ABSENT = object()
 
@@ -108,6 +112,106 @@ def before_ddp_launch(action: Callable[[], object]) -> Iterator[None]:
 
     with replaced(engine, "generate_ddp_command", generate_ddp_command):
         yield
+
+
+@contextmanager
+def checkpoints_written(
+    write: Callable[[Path, bytes], object], not_stripped: Callable[[Path, Exception], object]
+) -> Iterator[None]:
+    """Let Ultralytics write its checkpoints with a function, and strip a copy of a checkpoint in place of itself.
+
+    It assumes that ``BaseTrainer.save_model`` writes each checkpoint, a ``.pt`` file, with ``Path.write_bytes``, and
+    that ``final_eval`` calls the global ``strip_optimizer(f, s, updates)`` of ``engine.trainer``, which writes to ``s``
+    if that is given and returns the content, or nothing for a file that is no checkpoint.
+
+    Args:
+        write: What writes a checkpoint.
+        not_stripped: What is told of a checkpoint that could not be stripped, and is left as it is.
+    """
+    from ultralytics.engine import trainer as engine
+    from ultralytics.utils import LOGGER
+
+    stock_write: Any = Path.write_bytes
+    stock_strip: Any = engine.strip_optimizer
+
+    def write_bytes(self: Path, data: Any) -> int:
+        if self.suffix != ".pt":
+            return int(stock_write(self, data))
+        write(Path(self), bytes(data))
+        return len(data)
+
+    def strip_optimizer(f: str | Path, s: str = "", updates: dict[str, Any] | None = None) -> dict[str, Any]:
+        file, known = Path(f), {key: value for key, value in (updates or {}).items() if value is not None}
+        copy = partial_of(file)
+        try:
+            with without_lines("Optimizer stripped"):  # it would name the copy
+                content: dict[str, Any] = stock_strip(f, s=s or str(copy), updates=known)
+            if content and not s:
+                move_durably(copy, file)
+                LOGGER.info(f"Optimizer stripped from {file}, {file.stat().st_size / 1e6:.1f}MB")
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            not_stripped(file, error)
+            return {}
+        finally:
+            copy.unlink(missing_ok=True)
+        return content
+
+    with replaced(Path, "write_bytes", write_bytes), replaced(engine, "strip_optimizer", strip_optimizer):
+        yield
+
+
+@contextmanager
+def tuner_runs(module: str, keys: Mapping[str, object]) -> Iterator[None]:
+    """Let the runs of Ultralytics' tuner be started as another module's, with keys that its config does not know.
+
+    It assumes that the tuner makes its config with the global ``get_cfg`` of ``engine.tuner``, hands ``vars`` of it and
+    what it searches as ``key=value`` words to each run, and starts a run as ``python -m ultralytics.cfg.__init__`` with
+    ``subprocess.run`` of ``engine.tuner`` or ``engine.trainer``.
+
+    Args:
+        module: The module that takes the words, beginning with ``train``.
+        keys: Values by key.
+
+    Raises:
+        RuntimeError: If no run was started in this way.
+    """
+    import subprocess
+
+    import ultralytics
+    from ultralytics.engine import trainer, tuner
+
+    stock_cfg: Any = vars(tuner)["get_cfg"]
+    started: list[Any] = []
+
+    def get_cfg(*args: Any, **kwargs: Any) -> Any:
+        config = stock_cfg(*args, **kwargs)
+        vars(config).update(keys)
+        return config
+
+    class Subprocess:
+        """``subprocess`` whose ``run`` starts our runs in place of the tuner's."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(subprocess, name)
+
+        def run(self, command: Any, *args: Any, **kwargs: Any) -> Any:
+            words = list(command)
+            if words[1:4] == ["-m", "ultralytics.cfg.__init__", "train"]:
+                started.append(words)
+                words[2] = module
+            return subprocess.run(words, *args, **kwargs)
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(tuner, "get_cfg", get_cfg))
+        for owner in (tuner, trainer):
+            if "subprocess" in vars(owner):
+                stack.enter_context(replaced(owner, "subprocess", Subprocess()))
+        yield
+    if not started:
+        raise VersionError(
+            f"ultralytics: expected a version whose tuner starts its runs with subprocess.run, got "
+            f"{ultralytics.__version__}."
+        )
 
 
 @contextmanager

@@ -9,7 +9,10 @@
 4. ``get_validator`` and nothing else makes a config from ``self.args`` again, and ``_load_checkpoint_state(ckpt)``
    (resume and NaN recovery) and nothing else copies the live model.
 5. ``save_model()`` saves ``vars(self.args)`` as ``train_args``, unknown keys included.
-6. ``engine.trainer.generate_ddp_command`` is called before DDP workers start (:mod:`det_ls.stock.patches`).
+6. ``save_model()`` writes checkpoints with ``Path.write_bytes``, and ``final_eval()`` strips them with
+   ``engine.trainer.strip_optimizer(f, s, updates)`` (:mod:`det_ls.stock.patches`).
+7. ``self.lr`` is made before ``run_callbacks("on_train_epoch_end")``, in which loggers log what is in it.
+8. ``engine.trainer.generate_ddp_command`` is called before DDP workers start (:mod:`det_ls.stock.patches`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from det_ls.stock.expect import Attribute, Method, expect
+from det_ls.stock.expect import Attribute, Method, Source, expect
 
 ASSUMPTIONS = (
     Method(DetectionTrainer, "check_resume", ("overrides",)),
@@ -29,6 +32,9 @@ ASSUMPTIONS = (
     Method(DetectionTrainer, "save_model"),
     Method(DetectionTrainer, "get_validator"),
     Method(DetectionTrainer, "_load_checkpoint_state", ("ckpt",)),
+    Method(DetectionTrainer, "final_eval"),
+    Source(engine.BaseTrainer, "self.last.write_bytes("),
+    Attribute(engine, "strip_optimizer"),
     Attribute(engine, "generate_ddp_command"),
 )
 

@@ -16,14 +16,18 @@ from ultralytics.engine import trainer as engine
 from ultralytics.engine.model import Model
 from ultralytics.utils import LOGGER, YAML, checks
 
+from det_ls.base.errors import ArgumentError, RunError
 from det_ls.calibration.fold import read_record
 from det_ls.smoothing.request import Request, refuse_keys
-from det_ls.smoothing.settings import PREFIX, split_keys
+from det_ls.smoothing.settings import CALIBRATE, PREFIX, split_keys
+from det_ls.stock.patches import tuner_runs
 from det_ls.training.families import RTDETR as RTDETR_FAMILY
 from det_ls.training.families import WHY_NOT_RTDETR, WORLD, family_of
 from det_ls.training.families import YOLOE as YOLOE_FAMILY
+from det_ls.training.resume import check_resume
 from det_ls.training.tasks import TRAINERS
 from det_ls.training.trainer import LabelSmoothingTrainerMixin, check_data
+from det_ls.training.tune import keys_of_runs, searched_bounds
 
 
 def _refusing(base: type, mode: str, why: str) -> Callable[..., Any]:
@@ -41,7 +45,7 @@ def _refusing(base: type, mode: str, why: str) -> Callable[..., Any]:
 def _mode_refusal(mode: str) -> str:
     """Say why a mode other than train refuses the keys."""
     if mode == "tune":
-        return "expected in train mode only, got mode 'tune', whose runs are stock processes that would drop it."
+        return "expected a YOLO model in tune mode, got one of another family."
     return f"expected in train mode only, got mode {mode!r}, where it would have no effect."
 
 
@@ -56,7 +60,7 @@ class YOLO(ultralytics.YOLO):
         >>> model.predict("image.jpg", label_smoothing=0.1)
         Traceback (most recent call last):
             ...
-        ValueError: label_smoothing: expected in train mode only, got mode 'predict', where it would have no effect.
+        det_ls.base.errors.ArgumentError: label_smoothing: expected in train mode only, got mode 'predict', where ...
     """
 
     def __init__(
@@ -77,12 +81,12 @@ class YOLO(ultralytics.YOLO):
             and Path(model).suffix in {".yaml", ".yml"}
             and family_of(model) == RTDETR_FAMILY
         ):
-            raise ValueError(f"model: expected a YOLO model, got {str(model)!r}: build it with ultralytics.RTDETR.")
+            raise ArgumentError(f"model: expected a YOLO model, got {str(model)!r}: build it with ultralytics.RTDETR.")
         try:
             super().__init__(model, task, verbose)
         except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:  # as versions differ
             if isinstance(model, (str, Path)) and Path(model).is_file() and Path(model).suffix == ".pt":
-                raise ValueError(
+                raise ArgumentError(
                     f"model: expected a readable checkpoint, got {str(model)!r}, which is not one."
                 ) from error
             raise
@@ -110,22 +114,59 @@ class YOLO(ultralytics.YOLO):
             LOGGER.warning(
                 "The weights are calibrated; training changes the scores, and what it saves will not be calibrated."
             )
-        trainer, kwargs = _prepared(TRAINERS[""], str(self.task), trainer, kwargs)
-        return super().train(trainer=trainer, **kwargs)
+        trainer, kwargs = _prepared(self, TRAINERS[""], trainer, kwargs)
+        return _checked(super().train(trainer=trainer, **kwargs), kwargs)
 
     val = _refusing(ultralytics.YOLO, "val", _mode_refusal("val"))
     predict = _refusing(ultralytics.YOLO, "predict", _mode_refusal("predict"))
     track = _refusing(ultralytics.YOLO, "track", _mode_refusal("track"))
     export = _refusing(ultralytics.YOLO, "export", _mode_refusal("export"))
     benchmark = _refusing(ultralytics.YOLO, "benchmark", _mode_refusal("benchmark"))
-    tune = _refusing(ultralytics.YOLO, "tune", _mode_refusal("tune"))
+
+    def tune(self, use_ray: bool = False, iterations: int = 300, *args: Any, **kwargs: Any) -> Any:
+        """Tune hyperparameters as Ultralytics does, each run with the label-smoothing keys.
+
+        Args:
+            use_ray: As in Ultralytics; not with label-smoothing keys.
+            iterations: As in Ultralytics.
+            *args: As in Ultralytics.
+            **kwargs: As in Ultralytics, and the keys of :class:`det_ls.smoothing.settings.LabelSmoothing`. Epsilon is
+                searched where ``space=`` has bounds for ``label_smoothing``, and is in force as given otherwise.
+
+        Returns:
+            What Ultralytics' ``tune`` returns.
+
+        Raises:
+            TypeError: If a key is unknown or has the wrong type.
+            ValueError: If a key or a bound is out of range or does not fit the data, or cannot take effect.
+        """
+        if kwargs.get(CALIBRATE) is not None:
+            refuse_keys({CALIBRATE: kwargs[CALIBRATE]}, "expected in train mode only, got mode 'tune': train again.")
+        keys, rest = split_keys(kwargs)
+        bounds = searched_bounds(kwargs.get("space"))
+        refuse_keys({k: v for k, v in _with_cfg(rest).items() if k not in rest}, "expected as a keyword of tune.")
+        if not keys and bounds is None:
+            return super().tune(use_ray, iterations, *args, **rest)
+        if use_ray:
+            refuse_keys({**keys, PREFIX: 0.0}, "expected use_ray=False, got Ray, whose runs are not tested with it.")
+        keys = keys_of_runs(keys, bounds)
+        widest = keys if bounds is None else {**keys, PREFIX: bounds[1]}
+        _prepared(self, TRAINERS[""], None, {**rest, **widest, "resume": None})  # its resume= is of the search
+        with tuner_runs("det_ls.cli", keys):
+            return super().tune(use_ray, iterations, *args, **rest)
 
 
 def _prepared(
-    trainers: Mapping[str, type[LabelSmoothingTrainerMixin]], task: str, trainer: Any, kwargs: dict[str, Any]
+    model: Any, trainers: Mapping[str, type[LabelSmoothingTrainerMixin]], trainer: Any, kwargs: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Choose the trainer and check the keys, or refuse them, before anything else happens."""
-    arguments = _with_cfg(kwargs)
+    arguments, task = _with_cfg(kwargs), str(model.task)
+    several = isinstance(arguments.get("data"), (list, tuple))
+    if several and not arguments["data"]:
+        raise ArgumentError("data: expected a data set or several, got an empty list.")
+    if several and arguments.get("resume"):
+        raise ArgumentError("resume: expected one data set, got several, which Ultralytics would train anew.")
+    check_resume(arguments.get("resume"), model.ckpt_path or model.overrides.get("model"), model.ckpt)
     if trainer is None:
         trainer = trainers.get(task)
     if trainer is None:
@@ -141,12 +182,22 @@ def _prepared(
         refuse_keys(arguments, f"expected a trainer derived from one of det_ls.training.tasks, got {name}.")
     else:
         request = Request.parse(arguments)
+        if not arguments.get("resume"):
+            request.check_epsilon()
         check_data(trainer, request, arguments.get("data"), arguments.get("single_cls"))
         if request.given:  # the typed value replaces the keys that it was parsed from, those of cfg= included
             kwargs = {**split_keys(kwargs)[1], PREFIX: request}
-        if isinstance(arguments.get("data"), (list, tuple)) and not hasattr(engine, "MultiTrainer"):
-            raise ValueError(f"data: expected one data set with ultralytics {ultralytics.__version__}, got several.")
+        if several and not hasattr(engine, "MultiTrainer"):
+            raise ArgumentError(f"data: expected one data set with ultralytics {ultralytics.__version__}, got several.")
     return trainer, kwargs
+
+
+def _checked(results: Any, kwargs: dict[str, Any]) -> Any:
+    """Return what training returned, unless it was to train on several data sets and failed on each."""
+    several = _with_cfg(kwargs).get("data")
+    if isinstance(several, (list, tuple)) and not any((results or {}).values()):
+        raise RunError(f"data: expected a usable data set among {len(several)}, got none: each failed, see above.")
+    return results
 
 
 OTHER_MODES = ("val", "predict", "track", "export", "benchmark", "tune")
@@ -162,8 +213,8 @@ def _training_family(family: type, trainers: Mapping[str, type[LabelSmoothingTra
     stock: Any = family
 
     def train(self: Any, trainer: Any = None, **kwargs: Any) -> Any:
-        trainer, kwargs = _prepared(trainers, str(self.task), trainer, kwargs)
-        return stock.train(self, trainer=trainer, **kwargs)
+        trainer, kwargs = _prepared(self, trainers, trainer, kwargs)
+        return _checked(stock.train(self, trainer=trainer, **kwargs), kwargs)
 
     train.__doc__ = YOLO.train.__doc__
     refusals = {mode: _refusing(family, mode, _mode_refusal(mode)) for mode in OTHER_MODES}

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.smoothing.policy import Policy
 from det_ls.stock.patches import replaced
 
@@ -55,7 +56,7 @@ def restore(policy: Policy | None, checkpoint: Mapping[str, Any]) -> None:
     if state:
         policy.load_state_dict(state)
     elif policy.state_dict():
-        raise ValueError(f"{STATE_KEY}: expected the state of {type(policy).__name__} in the checkpoint, got none.")
+        raise ArgumentError(f"{STATE_KEY}: expected the state of {type(policy).__name__} in the checkpoint, got none.")
 
 
 def share(policy: Policy) -> None:
@@ -83,4 +84,6 @@ def _check_plain(value: object, where: str) -> None:
         for item in value:  # type: ignore[attr-defined]
             _check_plain(item, where)
     elif value is not None and type(value) not in {bool, int, float, str}:
-        raise TypeError(f"{where}: expected numbers, strings, None, lists and dicts, got {type(value).__name__}.")
+        raise ArgumentTypeError(
+            f"{where}: expected numbers, strings, None, lists and dicts, got {type(value).__name__}."
+        )

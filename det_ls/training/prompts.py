@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.request import Request
 from det_ls.smoothing.settings import DEFAULT_CLASS
 from det_ls.training.trainer import LabelSmoothingTrainerMixin
@@ -38,7 +39,7 @@ class PromptTrainerMixin(LabelSmoothingTrainerMixin):
         named = isinstance(epsilon, Mapping) and set(epsilon) - {DEFAULT_CLASS}
         if request.smoothing.enabled and (named or request.table is not None):
             key = "label_smoothing" if named else "label_smoothing_similarity"
-            raise ValueError(
+            raise ArgumentError(
                 f"{key}: expected one epsilon for all classes and no table with {cls.__name__}, whose class channels "
                 "are an image's prompts in an order of their own, got values for single classes."
             )

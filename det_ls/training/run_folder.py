@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from ultralytics.cfg import get_save_dir
 from ultralytics.utils import RANK, YAML
 
+from det_ls.base.files import write_atomically
 from det_ls.smoothing.similarity import SimilarityTable
 
 TABLE_COPY = "label_smoothing_similarity.csv"
@@ -30,9 +30,7 @@ def copy_table(table: SimilarityTable | None, folder: Path, args: Any) -> None:
     args.label_smoothing_similarity = str(copy)
     if RANK in {-1, 0}:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        temporary = copy.with_suffix(".tmp")
-        temporary.write_text(table.text, encoding="utf-8")
-        os.replace(temporary, copy)
+        write_atomically(copy, table.text.encode("utf-8"))
         YAML.save(folder / "args.yaml", vars(args))
 
 

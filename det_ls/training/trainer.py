@@ -15,20 +15,24 @@ from typing import TYPE_CHECKING, Any
 import ultralytics
 from ultralytics.cfg import cfg2dict
 from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import DEFAULT_CFG, LOGGER
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from det_ls.base.errors import ArgumentError, RunError, VersionError
 from det_ls.data.locate import class_names, dataset_root, local_data_file
 from det_ls.losses.families import copy_progress, criterion_with_matrix, describe, set_smoothing_matrix
+from det_ls.smoothing.columns import csv_cell
 from det_ls.smoothing.policy import EpochFacts, Policy
 from det_ls.smoothing.request import Request
-from det_ls.smoothing.settings import LabelSmoothing, ordered_names, split_keys
+from det_ls.smoothing.settings import LabelSmoothing, check_unique, ordered_names, split_keys
 from det_ls.stock.logs import without_lines
 from det_ls.stock.patches import before_ddp_launch, replaced, without
 from det_ls.training.assumptions import check_trainer
 from det_ls.training.calibrated import calibrate_run, check_calibrate
+from det_ls.training.checkpoints import kept_whole, repair_run, unwritten_row
 from det_ls.training.families import family_of, mismatch
 from det_ls.training.policy_state import STATE_KEY, restore, saved_with, share
+from det_ls.training.resume import check_resume, refuse_finished
 from det_ls.training.run_folder import TABLE_COPY, copy_table, new_folders, remove_empty
 
 if TYPE_CHECKING:
@@ -80,11 +84,13 @@ class LabelSmoothingTrainerMixin(_Base):
         cfg_keys, cfg = split_keys(cfg2dict(cfg))
         override_keys, overrides = split_keys(cfg2dict(overrides or {}))
         if self.task is not None and overrides.get("task") not in {None, self.task}:
-            raise ValueError(
+            raise ArgumentError(
                 f"trainer: expected one for the task {overrides['task']!r}, got {type(self).__name__}, "
                 f"which trains {self.task!r}."
             )
         self.request = Request.of_keys({**cfg_keys, **override_keys})
+        if not overrides.get("resume"):
+            self.request.check_epsilon()
         self._new_folders: list[Path] = []
         self._criterion: Any = None
         with dataset_root(overrides.get("data") or cfg.get("data")):
@@ -102,6 +108,8 @@ class LabelSmoothingTrainerMixin(_Base):
         Args:
             overrides: As in Ultralytics.
         """
+        if self.args.resume is not True:
+            check_resume(self.args.resume, None, None)
         with without_lines("label_smoothing"):  # stock's notice that the key was removed: here it is not
             super().check_resume(overrides)
         if self.resume:
@@ -118,7 +126,9 @@ class LabelSmoothingTrainerMixin(_Base):
     def _go_on_with(self, last: Path) -> None:
         """Go on with the checkpoint's keys; another value given on resume is ignored, and said to be."""
         asked = self.request
-        keys, _ = split_keys(load_checkpoint(last)[1].get("train_args", {}))
+        checkpoint = load_checkpoint(last)[1]
+        refuse_finished(last, checkpoint)
+        keys, _ = split_keys(checkpoint.get("train_args", {}))
         keys.pop(STATE_KEY, None)  # the policy's, see _load_checkpoint_state
         self.request = Request.of_keys(keys, table_copy=last.parent.parent / TABLE_COPY)
         for key in asked.differing(self.request):
@@ -161,7 +171,7 @@ class LabelSmoothingTrainerMixin(_Base):
         found = family_of(cfg)
         if found != self.family:
             remove_empty(self._new_folders)
-            raise ValueError(mismatch(type(self).__name__, self.family, found))
+            raise ArgumentError(mismatch(type(self).__name__, self.family, found))
         return super().get_model(cfg, weights, verbose)
 
     def get_dataset(self) -> dict[str, Any]:
@@ -174,7 +184,9 @@ class LabelSmoothingTrainerMixin(_Base):
         try:
             with dataset_root(self.args.data):
                 data = self._stock_dataset()
-            names = self.target_names(self.request, ordered_names(data["names"]))
+            classes = ordered_names(data["names"])
+            check_unique(classes)
+            names = self.target_names(self.request, classes)
             self.request.check(names)
             self.policy = self.request.policy(names)
             ready = True
@@ -189,7 +201,7 @@ class LabelSmoothingTrainerMixin(_Base):
             return super().get_dataset()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
-            raise RuntimeError(f"data: expected a usable data set, got {self.args.data!r}: {reason}") from error
+            raise RunError(f"data: expected a usable data set, got {self.args.data!r}: {reason}") from error
 
     def _copy_table(self) -> None:
         """Put a copy of the similarity table into the run folder."""
@@ -220,6 +232,8 @@ class LabelSmoothingTrainerMixin(_Base):
             ckpt: As in Ultralytics.
         """
         super().resume_training(ckpt)
+        if ckpt is not None and self.resume and RANK in {-1, 0}:
+            repair_run(Path(self.save_dir), Path(self.args.resume), ckpt)
         if self.policy is None:
             LOGGER.info("label smoothing: off, using the stock criterion")
             return
@@ -230,19 +244,21 @@ class LabelSmoothingTrainerMixin(_Base):
         LOGGER.info(f"label smoothing: {self.smoothing.describe()}, using {describe(criterion)}")
 
     def run_callbacks(self, event: str) -> None:
-        """Set the epoch's smoothing matrix before any callback of its start runs.
+        """Set the epoch's smoothing matrix before any callback of its start runs, and let loggers log its epsilon.
 
         Args:
             event: As in Ultralytics.
         """
         if event == "on_train_epoch_start" and self.policy is not None:
             if self._criterion is None or self._criterion_owner().criterion is not self._criterion:
-                raise RuntimeError(
+                raise VersionError(
                     f"label_smoothing: expected the smoothed criterion on the model, but ultralytics "
                     f"{ultralytics.__version__} replaced it before epoch {self.epoch + 1}."
                 )
             share(self.policy)
             set_smoothing_matrix(self._criterion, self.policy.matrix(self.epoch, self.epochs))
+        elif event == "on_train_epoch_end" and self.policy is not None:  # made anew each epoch, and logged as it is
+            self.lr = {**self.lr, **self.policy.logged(self.epoch, self.epochs)}
         super().run_callbacks(event)
 
     def get_validator(self) -> Any:
@@ -263,16 +279,27 @@ class LabelSmoothingTrainerMixin(_Base):
         if self.policy is not None:
             metrics = {**metrics, **self.policy.logged(self.epoch, self.epochs)}
             self.policy.observe(EpochFacts(self.epoch, self.epochs, metrics))
-        super().save_metrics(metrics)
+        try:
+            super().save_metrics({csv_cell(name): value for name, value in metrics.items()})
+        except OSError as error:
+            raise unwritten_row(Path(self.csv), error) from error
 
     def save_model(self) -> Any:
-        """Save the checkpoints as stock does, with the policy's state.
+        """Save the checkpoints as stock does, each complete or not at all, with the policy's state.
 
         Returns:
             What stock returns.
+
+        Raises:
+            UnwritableError: If there is no room; the checkpoints before are kept.
         """
-        with saved_with(self.args, self.policy):
+        with saved_with(self.args, self.policy), kept_whole():
             return super().save_model()  # type: ignore[func-returns-value,no-any-return,unused-ignore]
+
+    def final_eval(self) -> None:
+        """Strip the checkpoints and validate best.pt as stock does; each file is complete at every moment."""
+        with kept_whole():
+            super().final_eval()
 
     def _criterion_owner(self) -> Any:
         """Return the model whose ``criterion`` the training step uses, inside DDP, compile and distillation."""
@@ -283,7 +310,7 @@ class LabelSmoothingTrainerMixin(_Base):
 def check_data(
     trainer: type[LabelSmoothingTrainerMixin], request: Request, data: object, single_cls: object = False
 ) -> None:
-    """Check keys against the classes of every data set that is on this machine.
+    """Check classes, and keys against them, of every data set that is on this machine.
 
     Args:
         trainer: The trainer's class.
@@ -292,7 +319,7 @@ def check_data(
         single_cls: Whether training takes all classes for one.
 
     Raises:
-        ValueError: If a value does not fit the classes of one of the data sets.
+        ValueError: If a data set has a class name twice, or a value does not fit its classes.
     """
     check_calibrate(request.smoothing, trainer.task, trainer.family, data, single_cls)
     if not trainer.names_in_yaml:

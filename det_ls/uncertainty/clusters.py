@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from det_ls.base.errors import ArgumentError
 from det_ls.metrics.table import Floats
 
 
@@ -36,7 +37,7 @@ def intragroup_correlation(values: ArrayLike, codes: ArrayLike) -> float:
     """
     numbers, groups = np.asarray(values, np.float64), np.asarray(codes)
     if numbers.shape != groups.shape or numbers.ndim != 1:
-        raise ValueError(f"codes: expected one group for each value, got {groups.shape} for {numbers.shape}.")
+        raise ArgumentError(f"codes: expected one group for each value, got {groups.shape} for {numbers.shape}.")
     defined = ~np.isnan(numbers)
     numbers = numbers[defined]
     _, groups = np.unique(groups[defined], return_inverse=True)

@@ -10,6 +10,7 @@ from enum import Enum
 import numpy as np
 
 from det_ls.base.arguments import check_fraction, check_integer
+from det_ls.base.errors import ArgumentError
 from det_ls.metrics.catalogue import DECLARED
 from det_ls.metrics.kept import KeptPlan
 from det_ls.metrics.number import Number, Population
@@ -219,4 +220,4 @@ def check_same_ground_truth(a: DetectionTable, b: DetectionTable) -> None:
         ("objects' areas", a.gt_area, b.gt_area),
     ):
         if not np.array_equal(np.asarray(of_a, object), np.asarray(of_b, object)):
-            raise ValueError(f"a, b: expected the same ground truth, got different {what}.")
+            raise ArgumentError(f"a, b: expected the same ground truth, got different {what}.")

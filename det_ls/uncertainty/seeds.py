@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from det_ls.base.errors import ArgumentError
 from det_ls.metrics.catalogue import DECLARED
 from det_ls.metrics.number import Population
 from det_ls.metrics.table import Floats
@@ -74,9 +75,9 @@ def compare_seeds(
     """
     for name, arm in (("a", a), ("b", b)):
         if len(arm) < 2:
-            raise ValueError(f"{name}: expected at least 2 runs to compare over seeds, got {len(arm)}.")
+            raise ArgumentError(f"{name}: expected at least 2 runs to compare over seeds, got {len(arm)}.")
     if paired and len(a) != len(b):
-        raise ValueError(f"a, b: expected as many runs in both to pair them, got {len(a)} and {len(b)}.")
+        raise ArgumentError(f"a, b: expected as many runs in both to pair them, got {len(a)} and {len(b)}.")
     spans: dict[Which, tuple[float, float, float, float]] = {}
     for which in a[0]:
         values_a, values_b = (np.array([run[which].value for run in arm]) for arm in (a, b))

@@ -25,7 +25,7 @@ def raised() -> list[tuple[str, str, ast.Call]]:
     return found
 
 
-TYPED = ("base", "data", "evaluation", "metrics", "smoothing", "stock")
+TYPED = ("base", "calibration", "cli", "data", "evaluation", "metrics", "report", "smoothing", "stock", "uncertainty")
 
 
 def test_every_error_is_ours_by_type():
@@ -70,6 +70,13 @@ def test_callers_catch_the_builtin_or_ours(kind, builtin):
     for catch in (builtin, det_ls.DetLsError):
         with pytest.raises(catch, match=r"^a: expected b, got c\.$"):
             raise kind("a: expected b, got c.")
+
+
+def test_the_sentence_stays_on_one_line():
+    error = errors.DataError("labels: expected é, got a\nb\x00\ud800.")
+    assert str(error) == r"labels: expected é, got a\nb\x00\ud800."
+    assert str(errors.MissingFileError("a: expected b,\tgot c.")) == r"a: expected b,\tgot c."
+    assert errors.MissingFileError("x").errno is None
 
 
 def test_a_refusal_can_be_caught_as_ours():

@@ -81,8 +81,8 @@ def test_a_mapping_is_read_as_the_readme_writes_it(text, mapping):
         ("train val model=a.pt", "mode: expected one mode, got train and val."),
         ("train imgsz=[64", "words: expected closed brackets"),
         ("= val", "words: expected"),
-        ("checks now", "checks: expected no words, got now."),
-        ("completion fish", "completion: expected bash or zsh, got fish."),
+        ("checks now", "checks: expected no words, got 'now'."),
+        ("completion fish", "completion: expected bash or zsh, got 'fish'."),
     ],
 )
 def test_a_mistyped_word_is_one_sentence_that_suggests_ours(words, message, capsys):

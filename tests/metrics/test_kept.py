@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hard_set import hard_set, ordinary_set, plan_of
-from test_table import repeat_images
+from hard_set import hard_set, ordinary_set, plan_of, repeat_images
 
 from det_ls.evaluation.measure import detection_metrics
 from det_ls.metrics.catalogue import KEPT, table_numbers

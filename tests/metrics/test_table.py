@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hard_set import hard_set, ordinary_set
+from hard_set import hard_set, ordinary_set, repeat_images
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -179,17 +179,6 @@ def test_ties_are_broken_as_in_a_real_resample(seed: int, digits: int) -> None:
     known = ~np.isnan(by_class[0])
     assert by_class[:, known].mean() == pytest.approx(expected[0], abs=1e-12)
     assert by_class[0, known].mean() == pytest.approx(expected[1], abs=1e-12)
-
-
-def repeat_images(gt: Json, detections: list[Json], weights: dict[int, int]) -> tuple[Json, list[Json]]:
-    """Write a weighted set out: copies of an image lie side by side in the order of the ids."""
-
-    def copies(items: list[Json]) -> list[Json]:
-        return [{**x, "image_id": 100 * x["image_id"] + k} for x in items for k in range(weights[x["image_id"]])]
-
-    annotations = [{**a, "id": i} for i, a in enumerate(copies(gt["annotations"]), start=1)]
-    images = [{"id": 100 * i["id"] + k} for i in gt["images"] for k in range(weights[i["id"]])]
-    return {**gt, "images": images, "annotations": annotations}, copies(detections)
 
 
 @pytest.mark.parametrize("score", [float("nan"), -0.01, 1.01, float("inf")])

@@ -145,8 +145,8 @@ def test_a_threshold_that_was_given_is_said_to_be(metrics: DetectionMetrics) -> 
     gt, detections = two_classes()
     table = evaluate_checked(gt, detections)
     other = metrics_from_coco(table, MeasureSettings(simulations=0), thresholds=np.array([0.4, 0.2]))
-    said = chosen(other, {"threshold": "chosen on another split"})
-    assert "The thresholds were chosen on another split" in said.text
+    said = chosen(other, {"split_thresholds": "train"})
+    assert "The thresholds were chosen on the train split" in said.text
     assert dict(class_thresholds(other)) == {"bold": "0.4", "shy": "0.2"}
 
 

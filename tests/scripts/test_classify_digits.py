@@ -27,6 +27,8 @@ def test_measures_are_those_of_torchmetrics_and_scikit_learn():
     )
     assert found["accuracy"] == sklearn.accuracy_score(true, probability.argmax(1))
     assert found["ECE"] == pytest.approx(ece.item(), abs=1e-4)
+    gap = probability.max(1).mean() - sklearn.accuracy_score(true, probability.argmax(1))
+    assert found["signed gap"] == pytest.approx(gap, abs=1e-4)
     assert found["NLL"] == pytest.approx(sklearn.log_loss(true, probability.clip(1e-12), labels=range(10)), abs=1e-4)
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hard_set import hard_set, ordinary_set, plan_of, simulated_table, table_of
+from hard_set import hard_set, ordinary_set, plan_of, repeat_images, simulated_table, table_of
 from plain_formulas import laace, laece, per_class_calibration_error
-from test_table import repeat_images
 
 from det_ls.evaluation.measure import detection_metrics
 from det_ls.metrics.calibration import auroc, brier_score, negative_log_likelihood, reliability, signed_gap

@@ -75,9 +75,8 @@ def assert_same(table: DetectionTable, boxes: TableBoxes, threshold: float, thei
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7])
-@pytest.mark.usefixtures("_recalls_of_tidecv")
+@pytest.mark.usefixtures("_recalls_of_tidecv", "tidecv")
 def test_counts_and_costs_equal_tidecv(name: str, threshold: float) -> None:
-    pytest.importorskip("tidecv", reason="tidecv is not installed")
     table, boxes = prepared(name)
     assert_same(table, boxes, threshold, tide(table, boxes, threshold))
 

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Ultralytics' tuner with the key: each of its runs smooths, with what it searched where it was to search."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from probe import Records
+
+import det_ls
+from det_ls.training.tune import keys_of_runs, searched_bounds
+
+ROOT = Path(__file__).parents[2]
+WATCH = """
+import os
+from pathlib import Path
+from probe import watch_training
+watching = watch_training(Path({folder!r}, str(os.getpid()) + ".json"))
+watching.__enter__()
+"""
+
+
+@pytest.fixture
+def watched_processes(tmp_path, monkeypatch):
+    """A folder that every Python process of this test writes the targets of its training steps to."""
+    (tmp_path / "records").mkdir()
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH.format(folder=str(tmp_path / "records")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "watch"), str(ROOT / "tests"), str(ROOT)]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "records"
+
+
+def test_the_tuner_smooths_each_run_with_the_epsilon_that_it_searches(watched_processes, tiny, quick):
+    keys = {"label_smoothing": 0.2, "label_smoothing_schedule": "constant"}
+    quick = {**quick, "name": "search"}
+    model = det_ls.YOLO("yolo11n.yaml")
+    model.tune(data=str(tiny), space={"label_smoothing": (0.1, 0.3)}, iterations=2, **keys, **quick)
+    files = sorted(watched_processes.iterdir(), key=lambda file: file.stat().st_mtime)
+    assert len(files) == 2
+    in_use = []
+    for file in files:
+        found = Records(json.loads(file.read_text())).epsilons()
+        assert found, "no foreground was seen"
+        assert found == pytest.approx([found[0]] * len(found), abs=5e-3)
+        in_use.append(found[0])
+    assert in_use[0] == pytest.approx(0.2, abs=5e-3)  # the first run is the one that was asked for
+    assert 0.095 < in_use[1] < 0.305
+    assert abs(in_use[1] - in_use[0]) > 1e-4
+    best = yaml.safe_load((Path(quick["project"]) / "search" / "best_hyperparameters.yaml").read_text())
+    assert min(abs(best["label_smoothing"] - epsilon) for epsilon in in_use) < 5e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"label_smoothing": 0.1, "use_ray": True}, "label_smoothing: expected use_ray=False, got Ray"),
+        ({"label_smoothing": 0.1, "space": {"label_smoothing_mode": (0, 1)}}, "space: expected label_smoothing as the"),
+        ({"space": {"label_smoothing": (0.3, 0.1)}}, r"space: expected \(lowest, highest\) .* got \(0.3, 0.1\)"),
+        ({"space": {"label_smoothing": 0.1}}, r"space: expected \(lowest, highest\) for label_smoothing, got 0.1"),
+        ({"space": {"label_smoothing": (-0.1, 0.1)}}, "label_smoothing: expected a number of at least 0, got -0.1"),
+        ({"space": {"label_smoothing": (0.0, 0.9)}}, "label_smoothing: expected .* below 0.66"),
+        (
+            {"label_smoothing": {"red": 0.1}, "space": {"label_smoothing": (0.0, 0.1)}},
+            "expected one number where space=",
+        ),
+        ({"label_smoothing": {"rde": 0.1}}, "expected a class of the data, got 'rde'; did you mean 'red'"),
+        ({"label_smoothing_mode": "uniform"}, "label_smoothing_mode: expected label_smoothing= as well"),
+    ],
+)
+def test_what_the_tuner_cannot_keep_is_refused_before_it_starts(arguments, message, tiny, quick, monkeypatch):
+    monkeypatch.setattr("ultralytics.YOLO.tune", lambda *args, **kwargs: pytest.fail("the tuner started"))
+    with pytest.raises(ValueError, match=message):
+        det_ls.YOLO("yolo11n.yaml").tune(data=str(tiny), **arguments, **quick)
+    assert not Path(quick["project"]).exists()
+
+
+def test_the_keys_of_a_tuners_runs():
+    keys = {"label_smoothing": {"default": 0.1, "red": 0.2}, "label_smoothing_mode": "binary"}
+    assert keys_of_runs(keys, None) == keys
+    assert keys_of_runs({"label_smoothing_schedule": "linear"}, searched_bounds({"label_smoothing": (0.1, 0.2, 0.5)})) == {
+        "label_smoothing": 0.1, "label_smoothing_schedule": "linear",
+    }  # fmt: skip
+
+
+def test_without_the_keys_the_tuner_is_stocks(monkeypatch):
+    called = []
+    monkeypatch.setattr("ultralytics.YOLO.tune", lambda self, *args, **kwargs: called.append((args, kwargs)))
+    det_ls.YOLO("yolo11n.yaml").tune(data="a.yaml", iterations=3, space={"lr0": (0.1, 0.2)})
+    assert called == [((False, 3), {"data": "a.yaml", "space": {"lr0": (0.1, 0.2)}})]
