@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from det_ls.base.arguments import check_flag, shown
-from det_ls.base.errors import ExistingFileError, UnwritableError
+from det_ls.base.errors import DetLsError, ExistingFileError, UnwritableError
 
 CLAIM = ".det-ls-claim"
 _WHY = {
@@ -55,7 +55,7 @@ def one_sentence(name: str, path: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except (UnwritableError, ExistingFileError):
+    except DetLsError:
         raise
     except OSError as error:
         why = _WHY.get(error.errno or 0, f"where it failed ({error.strerror or error})")

@@ -35,6 +35,7 @@ MORE = """Words may stand in any order. More of ours:
     det-ls checks                              versions, devices, and which form of the criterion runs here
     det-ls cfg [key=value ...]                 what a command would set, as a file for cfg=
     det-ls completion bash|zsh                 a script that completes modes and keys
+    det-ls convert source=coco out=new         a YOLO data set of a COCO-format folder; task=segment or pose
     det-ls --version
 """
 CALLED_AS = {"metrics": {"gt": "annotations", "detections": "predictions"}}

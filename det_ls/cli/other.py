@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The small commands: ``checks`` (this installation), ``cfg`` (what a command would set) and ``completion``."""
+"""The small commands: ``checks`` (this installation), ``cfg`` (what a command sets), ``completion`` and ``convert``."""
 
 from __future__ import annotations
 
@@ -157,4 +157,31 @@ def _form_on(device: str) -> str:
     return f"the {criterion.form} form of label smoothing"
 
 
-OTHER_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"checks": checks, "cfg": cfg, "completion": completion}
+def convert(words: Sequence[str]) -> None:
+    """Run ``det-ls convert``: make a YOLO data set of a COCO-format folder.
+
+    Args:
+        words: ``source=``, ``out=`` and ``task=`` (``detect``, ``segment`` or ``pose``).
+
+    Raises:
+        OSError: If something is missing, or ``out`` holds files.
+        TypeError: If a key is unknown or missing.
+        ValueError: If a JSON is no valid set of instances.
+    """
+    from det_ls.base.folders import one_sentence
+    from det_ls.cli.grammar import check_known, key_values
+    from det_ls.data.convert import convert as convert_folder
+
+    arguments = key_values(words)
+    check_known(arguments, ("source", "out", "task"), ("source", "out"), "det-ls convert")
+    with one_sentence("out", str(arguments["out"])):
+        data = convert_folder(**{key: str(value) for key, value in arguments.items()})
+    print(f"Wrote {data}, for example for: det-ls train data={data}")
+
+
+OTHER_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "checks": checks,
+    "cfg": cfg,
+    "completion": completion,
+    "convert": convert,
+}

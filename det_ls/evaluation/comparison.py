@@ -116,8 +116,8 @@ def compare(
     """Evaluate two detectors, or two ways to train, on the same images and compare them by a paired bootstrap.
 
     Args:
-        a: The first detector: a model as for :func:`det_ls.evaluate`, or without ``data`` COCO results. A tuple of
-            several runs makes an arm.
+        a: The first detector: a model as for :func:`det_ls.evaluate`, or without ``data`` COCO results. Several
+            runs make an arm: a tuple of them.
         b: The second detector, likewise.
         data: The data set; None to compare COCO results on ``annotations``.
         annotations: COCO instances; needed without ``data``.

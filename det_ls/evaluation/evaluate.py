@@ -127,6 +127,10 @@ def evaluate(
     if save_dir is not None:
         check_save_dir(save_dir, exist_ok)
     predicting = PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end)
+    if split_thresholds is not None and threshold != "lrp":
+        raise ArgumentError(
+            f"split_thresholds: expected a threshold that is chosen (threshold=lrp), got threshold={threshold}."
+        )
     if split_thresholds == split:
         raise ArgumentError(f"split_thresholds: expected another split than split, got {split_thresholds!r} for both.")
     detector = load_detector(model)
@@ -164,6 +168,7 @@ def evaluate(
                 known["thresholds"],
                 predicting,
                 replace(measuring, bootstrap=0, simulations=0),
+                groups=groups,
             )
             thresholds = chosen.metrics.kept.thresholds.used
         result = evaluate_split(
@@ -181,9 +186,10 @@ def evaluate(
             result = replace(result, protocol={**result.protocol, "split_thresholds": split_thresholds})
         if "train" in known:
             sampled = {**resolved, "train": sample}
-            result = replace(
-                result, train=evaluate_split(detector, data, sampled, "train", known["train"], predicting, measuring)
+            train = evaluate_split(
+                detector, data, sampled, "train", known["train"], predicting, measuring, groups=groups
             )
+            result = replace(result, train=train)
         if place is not None:
             result.save(place)
     return result

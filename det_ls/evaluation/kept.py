@@ -59,8 +59,8 @@ class KeptMetrics:
         names = [entry["name"] for entry in self.per_class]
         chosen = {
             "kind": t.kind,
-            "common": t.common,
-            "by_class": dict(zip(names, t.by_class.tolist(), strict=True)),
+            "common": t.common if t.pays_off else None,
+            "by_class": {n: v if t.pays_off else None for n, v in zip(names, t.by_class.tolist(), strict=True)},
             "lrp_common": _none(t.lrp_common),
             "lrp_by_class": _none(t.lrp_by_class),
         }

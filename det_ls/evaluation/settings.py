@@ -6,9 +6,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from det_ls.base.arguments import check_flag, check_fraction, check_integer, check_number
 from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.metrics.evaluators import DEFAULT_EVALUATOR, get_evaluator
+from det_ls.metrics.grid import THRESHOLDS
 from det_ls.metrics.protocols import get_protocol
 from det_ls.uncertainty.intervals import LEAST_REPLICATES
 
@@ -64,7 +67,8 @@ class MeasureSettings:
         simulations: Simulations of a perfectly calibrated detector; 0 for no floors.
         seed: Seed of bootstrap, simulations and folds.
         level: Nominal coverage of the intervals, in (0, 1).
-        threshold: ``lrp`` to choose the score threshold on other images, or the threshold itself, in [0, 1).
+        threshold: ``lrp`` to choose the score threshold on other images, or the threshold itself: one of
+            `det_ls.metrics.grid.THRESHOLDS`, which are the multiples of 0.01 and a few more.
         miss_cost: What a missed object costs in that choice, where a false alarm costs 1.
         evaluator: ``pycocotools``, or ``hotcoco``, which gives the same numbers faster and has to be installed.
 
@@ -98,7 +102,16 @@ class MeasureSettings:
             if isinstance(self.threshold, str):
                 raise ArgumentTypeError(f"threshold: expected 'lrp' or a number, got {self.threshold!r}.")
             check_number("threshold", self.threshold, 0, 1)
+            if not np.isclose(THRESHOLDS, float(self.threshold), atol=1e-9, rtol=0).any():
+                raise ArgumentError(
+                    "threshold: expected 'lrp' or a multiple of 0.01 below 1 (or 0.001, 0.002, 0.005, 0.995, 0.998, "
+                    f"0.999), got {self.threshold!r}."
+                )
         check_number("miss_cost", self.miss_cost, 0.01, 100)
+        if self.miss_cost != 1 and self.threshold != "lrp":
+            raise ArgumentError(
+                f"miss_cost: expected a threshold that is chosen (threshold=lrp), got threshold={self.threshold}."
+            )
         get_evaluator(self.evaluator)
 
     def to_dict(self) -> dict[str, Any]:

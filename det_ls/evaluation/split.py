@@ -182,12 +182,12 @@ def measure(
         progress=_bar if measuring.bootstrap else iter,
     )
     protocol = {**record, **measuring.to_dict()}
-    if grouped is not None:
-        protocol["groups"] = asdict(_group_facts(str(groups), grouped, metrics, train))
+    if grouped is not None and groups is not None:
+        protocol["groups"] = asdict(_group_facts(groups, grouped, metrics, train))
     return Evaluation(metrics, protocol, gt, detections, dict(images or {}))
 
 
-def _group_facts(spec: str, groups: Groups, metrics: DetectionMetrics, train: Any) -> GroupFacts:
+def _group_facts(spec: GroupSpec, groups: Groups, metrics: DetectionMetrics, train: Any) -> GroupFacts:
     """Say how alike the images of a group are, and which groups were trained on."""
     table, kept, rules = metrics.table, metrics.kept, get_protocol(metrics.protocol)
     matches = rules.matches(table, TP_IOU)
@@ -205,7 +205,7 @@ def _group_facts(spec: str, groups: Groups, metrics: DetectionMetrics, train: An
         except ValueError:
             shared = None  # the groups are named for this split alone
     return GroupFacts(
-        spec,
+        str(spec),
         groups.n,
         table.n_images,
         correlation if known else None,

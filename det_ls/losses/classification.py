@@ -10,6 +10,7 @@ import ultralytics
 from torch import Tensor
 from ultralytics.utils.loss import v8ClassificationLoss
 
+from det_ls.base.errors import ArgumentError, RunError
 from det_ls.losses.cross_entropy import cross_entropy_with_matrix
 
 
@@ -37,7 +38,7 @@ class LabelSmoothingClassificationLoss(v8ClassificationLoss):
         labels = torch.tensor([2, 0])
         stock, items = super().__call__(logits, {"cls": labels})
         if not torch.allclose(stock, cross_entropy_with_matrix(logits, labels, torch.eye(3))):
-            raise RuntimeError(
+            raise RunError(
                 "ultralytics: expected a version whose v8ClassificationLoss is the mean cross-entropy, "
                 f"got {ultralytics.__version__}, whose loss is another."
             )
@@ -68,5 +69,7 @@ class LabelSmoothingClassificationLoss(v8ClassificationLoss):
             ValueError: If it has another shape.
         """
         if matrix.shape != self.smoothing_matrix.shape:
-            raise ValueError(f"matrix: expected shape {tuple(self.smoothing_matrix.shape)}, got {tuple(matrix.shape)}.")
+            raise ArgumentError(
+                f"matrix: expected shape {tuple(self.smoothing_matrix.shape)}, got {tuple(matrix.shape)}."
+            )
         self.smoothing_matrix = matrix

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 from ultralytics.utils.loss import v8DetectionLoss
 
+from det_ls.base.errors import ArgumentError
 from det_ls.losses.agreement import Verdict, agree, has_objects, judge
 from det_ls.losses.assumptions import check_losses
 from det_ls.losses.classes import first_matrix
@@ -76,7 +77,7 @@ class SmoothedCriterion:
     def _set_up(self, stock: Any, matrix: Tensor, warned: list[str]) -> None:
         """Build both forms from a new stock criterion, and show its attributes as ours."""
         if len(matrix) != stock.nc:
-            raise ValueError(f"matrix: expected shape ({stock.nc}, {stock.nc}), got {tuple(matrix.shape)}.")
+            raise ArgumentError(f"matrix: expected shape ({stock.nc}, {stock.nc}), got {tuple(matrix.shape)}.")
         own = {name: value for name, value in vars(stock).items() if name not in {"assigner", "bce"}}
         vars(self).update(own)
         self._stock = stock
@@ -130,7 +131,7 @@ class SmoothedCriterion:
             ValueError: If there is no such form.
         """
         if form not in self._forms:
-            raise ValueError(f"form: expected one of {', '.join(self._forms)}, got {form!r}.")
+            raise ArgumentError(f"form: expected one of {', '.join(self._forms)}, got {form!r}.")
         self._form = self._forms[form]
         self._decided = True
 

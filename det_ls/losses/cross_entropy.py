@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.smoothing.matrix import Similarity, smoothing_matrix, smoothing_rows
 
 Reduction = Literal["mean", "sum", "none"]
@@ -71,13 +72,13 @@ def smoothed_cross_entropy(
         tensor(0.3798)
     """
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}.")
+        raise ArgumentError(f"reduction: expected mean, sum or none, got {reduction!r}.")
     rows, labels = _rows(logits, labels, dim)
     shape, k = labels.shape, rows.shape[1]
     dtype = torch.promote_types(rows.dtype, torch.float32)
     weights = torch.ones(k, dtype=dtype, device=rows.device) if weight is None else weight.to(rows.device, dtype)
     if weights.shape != (k,):
-        raise ValueError(f"weight: expected {k} numbers, one a class, got shape {tuple(weights.shape)}.")
+        raise ArgumentError(f"weight: expected {k} numbers, one a class, got shape {tuple(weights.shape)}.")
     if labels.is_floating_point():
         if similarity is None:
             diagonal, rest = (v.to(rows.device, dtype) for v in smoothing_rows(k, epsilon, mode))
@@ -93,7 +94,7 @@ def smoothed_cross_entropy(
     kept = flat[counted]
     if kept.numel() and not (int(kept.min()) >= 0 and int(kept.max()) < k):
         wrong = int(kept.min()) if int(kept.min()) < 0 else int(kept.max())
-        raise ValueError(f"labels: expected class indices from 0 to {k - 1} or {ignore_index}, got {wrong}.")
+        raise ArgumentError(f"labels: expected class indices from 0 to {k - 1} or {ignore_index}, got {wrong}.")
     smoothing: tuple[Tensor, ...]
     if similarity is None:
         smoothing = smoothing_rows(k, epsilon, mode)
@@ -131,21 +132,21 @@ def cross_entropy_with_matrix(logits: Tensor, labels: Tensor, matrix: Tensor) ->
 def _rows(logits: Tensor, labels: Tensor, dim: int | None) -> tuple[Tensor, Tensor]:
     """Bring logits to (N, K), and soft labels to class-last, after finding the class dimension."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim < 2:
-        raise TypeError("logits: expected a floating-point tensor of shape (N, K), (N, ..., K) or (N, K, ...).")
+        raise ArgumentTypeError("logits: expected a floating-point tensor of shape (N, K), (N, ..., K) or (N, K, ...).")
     if not isinstance(labels, Tensor) or labels.dtype == torch.bool or labels.is_complex():
-        raise TypeError("labels: expected a tensor of class indices or of soft labels.")
+        raise ArgumentTypeError("labels: expected a tensor of class indices or of soft labels.")
     if dim not in (None, -1, 1):
-        raise ValueError(f"dim: expected -1, 1 or None, got {dim!r}.")
+        raise ArgumentError(f"dim: expected -1, 1 or None, got {dim!r}.")
     soft = labels.is_floating_point()
     size = logits.shape
     expected = {-1: size if soft else size[:-1], 1: size if soft else size[:1] + size[2:]}
     fitting = [d for d in ((-1, 1) if dim is None else (dim,)) if labels.shape == expected[d]]
     if not fitting:
-        raise ValueError(
+        raise ArgumentError(
             f"labels: expected a shape that fits logits of shape {tuple(size)}, got {tuple(labels.shape)}."
         )
     if logits.ndim > 2 and len(fitting) > 1:
-        raise ValueError(f"dim: expected -1 or 1 for logits of shape {tuple(size)}, which fit both ways, got None.")
+        raise ArgumentError(f"dim: expected -1 or 1 for logits of shape {tuple(size)}, which fit both ways, got None.")
     if fitting[0] == 1 and logits.ndim > 2:
         logits, labels = logits.movedim(1, -1), labels.movedim(1, -1) if soft else labels
     return logits.reshape(-1, logits.shape[-1]), labels

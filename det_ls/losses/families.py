@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ultralytics.utils import loss as stock_losses
 from ultralytics.utils.loss import E2ELoss, v8ClassificationLoss, v8DetectionLoss
 
-from det_ls.base.errors import ArgumentError
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.losses.assumptions import check_losses
 from det_ls.losses.classes import first_matrix
 from det_ls.losses.classification import LabelSmoothingClassificationLoss
@@ -92,7 +92,7 @@ def criterion_with_matrix(model: nn.Module, matrix: Tensor) -> Any:
     if type(stock) is v8ClassificationLoss:
         return LabelSmoothingClassificationLoss(matrix)
     known = ", ".join(kind.__name__ for kind in (*FAMILIES, v8ClassificationLoss, E2ELoss))
-    raise TypeError(
+    raise ArgumentTypeError(
         f"model: expected a model with one of the criteria {known}, got {type(model).__name__} with "
         f"{type(stock).__name__}, which label_smoothing does not support."
     )

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from det_ls.base.errors import ArgumentError
+
 
 class CurrentMatrix:
     """The smoothing matrix in force, shared by all forms of a criterion: they are built once, it changes by epoch."""
@@ -34,7 +36,7 @@ class CurrentMatrix:
             ValueError: If it has another shape.
         """
         if matrix.shape != self.value.shape:
-            raise ValueError(f"matrix: expected shape {tuple(self.value.shape)}, got {tuple(matrix.shape)}.")
+            raise ArgumentError(f"matrix: expected shape {tuple(self.value.shape)}, got {tuple(matrix.shape)}.")
         self.value = matrix.to(self.value)
 
 

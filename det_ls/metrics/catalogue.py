@@ -14,7 +14,7 @@ from det_ls.metrics.average_precision import average_precision_numbers
 from det_ls.metrics.calibration import DECE_BINS, LAECE_BINS
 from det_ls.metrics.class_errors import CLASS_ERRORS, ClassErrors, class_error_numbers
 from det_ls.metrics.lrp import lrp_numbers, optimal_lrp_numbers
-from det_ls.metrics.number import Family, Number, Population, Undefined
+from det_ls.metrics.number import Family, Number, Population, Undefined, Unjudged
 from det_ls.metrics.protocols import TP_IOU, Protocol
 from det_ls.metrics.scores import ranking_numbers, score_numbers
 from det_ls.metrics.table import DetectionTable, Floats
@@ -25,8 +25,8 @@ _AP = partial(
     Number, better="higher", family=average_precision_numbers, iou="0.50:0.95", counts="objects", optimistic=True
 )
 _AR = partial(Number, better="higher", family=None, iou="0.50:0.95", counts="objects")
-_SCORES = partial(Number, family=score_numbers)
-_LRP = partial(Number, better="lower", family=lrp_numbers, counts="objects")
+_SCORES = partial(Number, family=score_numbers, unjudged=Unjudged.ALL_BOXES)
+_LRP = partial(Number, better="lower", family=lrp_numbers, counts="objects", unjudged=Unjudged.ALL_BOXES)
 _OLRP = partial(
     Number,
     better="lower",
@@ -65,7 +65,6 @@ def _class_error_pair(pair: ClassErrors) -> tuple[Number, Number]:
         iou=pair.tau,
         score_threshold="LRP-optimal for each class at IoU 0" if pair.lrp_optimal else 0.0,
         needs=Undefined.NO_THRESHOLD if pair.lrp_optimal else Undefined.ALL_ZERO,
-        verdict=False,
         headline=headline,
     )
     binned = common(
@@ -77,12 +76,14 @@ def _class_error_pair(pair: ClassErrors) -> tuple[Number, Number]:
         bins=f"{LAECE_BINS} equal-width",
         biased=True,
         floor=True,
+        unjudged=Unjudged.BINNED,
         rows=lambda table, protocol: pair.rows(table, protocol)[0],
     )
     absolute = common(
         pair.laace,
         "The same without bins" if headline else "Absolute error against IoU" + where,
         "Mean distance of a detection's score from its IoU." if headline else what,
+        unjudged=Unjudged.SPREAD,
         rows=lambda table, protocol: pair.rows(table, protocol)[1],
     )
     return binned, absolute
@@ -131,7 +132,7 @@ _ALL: tuple[Number, ...] = (
         bins=f"{DECE_BINS} equal-width",
         biased=True,
         floor=True,
-        verdict=False,
+        unjudged=Unjudged.BINNED,
         headline=True,
     ),
     _SCORES(
@@ -160,6 +161,7 @@ _ALL: tuple[Number, ...] = (
         ranking_numbers,
         headline=True,
         needs=Undefined.NO_TRUE_POSITIVE,
+        unjudged=Unjudged.ALL_BOXES,
     ),
     Number(
         "DECE_equal_mass",
@@ -170,9 +172,9 @@ _ALL: tuple[Number, ...] = (
         bins=f"{DECE_BINS} equal-mass",
         biased=True,
         floor=True,
-        verdict=False,
+        unjudged=Unjudged.BINNED,
     ),
-    _SCORES("mean_score", "Mean score", "", "neither", verdict=False),
+    _SCORES("mean_score", "Mean score", "", "neither", unjudged=Unjudged.NEITHER),
     _SCORES("precision", "Precision", "Right detections as a fraction of all.", "higher"),
     _SCORES(
         "signed_gap_iou",
@@ -184,11 +186,11 @@ _ALL: tuple[Number, ...] = (
     ),
     *(number for pair in _PAIRS[1:] for number in pair),
     *(
-        _LRP(f"LRP_{part}", f"LRP, {part}", what, needs=needs, verdict=False)
+        _LRP(f"LRP_{part}", f"LRP, {part}", what, needs=needs, unjudged=Unjudged.PART)
         for part, (what, needs) in _LRP_PARTS.items()
     ),
     *(
-        _OLRP(f"oLRP_{part}", f"oLRP, {part}, at the best thresholds", what, needs=needs, verdict=False)
+        _OLRP(f"oLRP_{part}", f"oLRP, {part}, at the best thresholds", what, needs=needs, unjudged=Unjudged.PART)
         for part, (what, needs) in _LRP_PARTS.items()
     ),
 )
@@ -207,7 +209,7 @@ _OF_KEPT: tuple[Number, ...] = (
         bins=f"{LAECE_BINS} equal-width",
         biased=True,
         floor=True,
-        verdict=False,
+        unjudged=Unjudged.BINNED,
     ),
     _KEPT(
         "DECE",
@@ -217,7 +219,7 @@ _OF_KEPT: tuple[Number, ...] = (
         bins=f"{DECE_BINS} equal-width",
         biased=True,
         floor=True,
-        verdict=False,
+        unjudged=Unjudged.BINNED,
     ),
     _KEPT(
         "signed_gap",
@@ -239,6 +241,7 @@ _OF_KEPT: tuple[Number, ...] = (
         "Distance of the mean score from the precision",
         "The gap without its sign: errors that cancel each other do not show.",
         "lower",
+        size_of="signed_gap",
     ),
     _KEPT(
         "squared_error",
@@ -269,7 +272,7 @@ _OF_KEPT: tuple[Number, ...] = (
         "brier", "Brier score", "Mean squared distance of scores from right (1) or wrong (0).", "lower", headline=False
     ),
     _KEPT("nll", "Negative log-likelihood", "As the Brier score, but hard on sure errors.", "lower", headline=False),
-    _KEPT("mean_score", "Mean score", "", "neither", headline=False, verdict=False),
+    _KEPT("mean_score", "Mean score", "", "neither", headline=False, unjudged=Unjudged.NEITHER),
 )
 
 KEPT: dict[str, Number] = {number.key: number for number in _OF_KEPT}

@@ -24,6 +24,7 @@ _HUNDREDTHS = [k / 100 for k in range(1, 100)]
 THRESHOLDS = np.array([0.0, 0.001, 0.002, 0.005, *_HUNDREDTHS, 0.995, 0.998, 0.999])
 """The T thresholds, rising; cell j holds the scores above the j-th and not above the next."""
 COLUMNS = ("n", "tp", "benefit", "gap", "square", "nll", "n_iou", "gap_iou")
+AT_IOU_0 = ("n_iou", "gap_iou")  # matched at IoU 0
 _BYTES = 250e6
 
 
@@ -114,16 +115,13 @@ class Grid:
             "n_iou": np.ones(len(tp)),
             "gap_iou": table.score - overlap.tp_iou,
         }
-        self._values = np.stack(
-            [values[name] * (counted_iou if name.endswith("_iou") else counted) for name in COLUMNS], axis=1
-        )
         rows = np.flatnonzero(counted | counted_iou)
         place = (table.cls[rows].astype(np.int64) * self.folds + self.fold[table.image[rows]]) * len(THRESHOLDS)
         place = (place + self.cell[rows])[:, None] * len(COLUMNS) + np.arange(len(COLUMNS))
         image = np.broadcast_to(table.image[rows][:, None], place.shape)
         columns = np.stack(
-            [values[name] * (counted_iou if name.endswith("_iou") else counted) for name in COLUMNS], axis=1
-        )[rows]
+            [values[name][rows] * (counted_iou if name in AT_IOU_0 else counted)[rows] for name in COLUMNS], axis=1
+        )
         shape = (table.n_classes * self.folds * len(THRESHOLDS) * len(COLUMNS), table.n_images)
         # Sums of each image, by class, fold, cell and column: nearly all of them are 0.
         self._sums = sparse.csr_matrix((columns.ravel(), (place.ravel(), image.ravel())), shape=shape)

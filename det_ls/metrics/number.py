@@ -37,6 +37,16 @@ class Undefined(str, Enum):
         return str(self.value)
 
 
+class Unjudged(str, Enum):
+    """Why a difference of a number does not say which detector is better."""
+
+    BINNED = "binned"  # noise only adds to it, the more so the less certain the scores
+    SPREAD = "spread"  # it grows with the spread of the scores and IoUs as well as with their errors
+    ALL_BOXES = "all boxes"  # boxes that no user sees decide it: junk with tiny scores makes it look better
+    PART = "part"  # it is a part of another number
+    NEITHER = "neither"  # neither direction is better
+
+
 class Family(Protocol):
     """Estimates some numbers for R vectors of image weights; their values are the estimates at weight 1."""
 
@@ -79,8 +89,8 @@ class Number:
             estimate varies, not where the detector's true error lies.
         optimistic: Whether few images flatter it, as its bootstrap replicates show: intervals take that off.
         floor: Whether it is shown beside what a perfectly calibrated detector would read.
-        verdict: Whether a difference between two detectors says which is better. Not so for binned errors, whose bias
-            depends on how sharp the scores are, for LaACE, which grows with their spread, and for parts of others.
+        unjudged: Why a difference between two detectors does not say which is better; None where it does.
+        size_of: The signed number whose size this is: its interval is that number's without signs.
         population: Whether it counts all boxes, or those that a user keeps.
         needs: What an undefined value lacks, where it is neither objects nor detections.
         rows: (N,) detections that count; by default those that are not ignored.
@@ -102,10 +112,16 @@ class Number:
     biased: bool = False
     optimistic: bool = False
     floor: bool = False
-    verdict: bool = True
+    unjudged: Unjudged | None = None
+    size_of: str | None = None
     population: Population = "all"
     needs: Undefined = Undefined.ALL_ZERO
     rows: Callable[[DetectionTable, Rules], Bools] | None = None
+
+    @property
+    def verdict(self) -> bool:
+        """Whether a difference between two detectors says which is better."""
+        return self.unjudged is None
 
     def improves(self, difference: float) -> bool | None:
         """Say whether a difference is one for the better.

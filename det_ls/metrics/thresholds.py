@@ -67,8 +67,9 @@ class Thresholds:
         common: One threshold for all classes.
         by_class: (C,) one threshold a class.
         few: (C,) classes with too few objects for one of their own, which take the common one.
-        lrp_common: Cross-fitted LRP error of the common threshold.
-        lrp_by_class: Cross-fitted LRP error of one threshold a class.
+        lrp_common: Cross-fitted LRP error of the common threshold, a miss weighted as in the choice.
+        lrp_by_class: The same of one threshold a class.
+        pays_off: Whether any threshold beats keeping no box at all.
     """
 
     kind: Kind
@@ -77,6 +78,7 @@ class Thresholds:
     few: Bools
     lrp_common: float
     lrp_by_class: float
+    pays_off: bool = True
 
     @property
     def used(self) -> Floats:
@@ -193,13 +195,14 @@ def recommend(
     errors = {}
     for candidate in ("common", "by_class"):
         rule = ThresholdRule(grid.fold, miss_cost, candidate)  # type: ignore[arg-type]
-        errors[candidate] = float(class_mean(kept_lrp(sums, rule.cells(sums)))[0])
+        errors[candidate] = float(class_mean(kept_lrp(sums, rule.cells(sums), miss_cost))[0])
     best: Kind = kind or ("by_class" if errors["by_class"] < errors["common"] else "common")
     common, by_class, few = chosen_places(sums, miss_cost, held_out=False)
     shared = float(THRESHOLDS[common[0, 0]])
     few_of = few[:, 0, 0]
     thresholds = np.where(few_of, shared, THRESHOLDS[by_class[:, 0, 0]])
-    found = Thresholds(best, shared, thresholds, few_of, errors["common"], errors["by_class"])
+    pays_off = bool((class_mean(lrp_curves(sums, miss_cost, held_out=False)[0][:, 0, :, 0]) < 1).any())
+    found = Thresholds(best, shared, thresholds, few_of, errors["common"], errors["by_class"], pays_off)
     return ThresholdRule(grid.fold, miss_cost, best), found
 
 
@@ -223,19 +226,20 @@ def fixed_rule(
     return ThresholdRule(fold, kind="fixed", fixed=of_class), Thresholds("fixed", shared, of_class, none, nan, nan)
 
 
-def kept_lrp(sums: GridSums, place: Ints) -> Floats:
+def kept_lrp(sums: GridSums, place: Ints, miss_cost: float = 1.0) -> Floats:
     """Compute the LRP error of the kept boxes of each class.
 
     Args:
         sums: Sums of R replicates.
         place: (C, K, R) thresholds of each class and fold.
+        miss_cost: What a missed object costs, where a false alarm costs 1.
 
     Returns:
         (C, R) errors, NaN for a class without objects.
     """
     n, tp, benefit = (kept_sums(sums, column, place).sum(1) for column in ("n", "tp", "benefit"))
     objects = sums.objects.sum(1)
-    return np.where(objects > 0, 1 - benefit / np.maximum(n + objects - tp, 1.0), np.nan)
+    return np.where(objects > 0, 1 - benefit / np.maximum(n + miss_cost * (objects - tp), 1e-9), np.nan)
 
 
 def kept_sums(sums: GridSums, column: str, place: Ints) -> Floats:

@@ -19,6 +19,7 @@ from det_ls.report.page_parts import check_target, common, write_page
 from det_ls.report.plots_forest import forest
 from det_ls.report.rows import Row, how_rows
 from det_ls.report.words import interval_note
+from det_ls.uncertainty.paired import Verdict
 
 
 def write_comparison(path: str | Path, pair: PairedEvaluation, *, title: str, exist_ok: bool = False) -> Path:
@@ -60,9 +61,9 @@ def write_comparison(path: str | Path, pair: PairedEvaluation, *, title: str, ex
         "a number gets better."
     )
     differing = sum(d.differs for rows in shown.values() for d in rows)
-    total = sum(len(rows) for rows in shown.values())
+    total = sum(d.verdict is not Verdict.UNJUDGED for rows in shown.values() for d in rows)
     picture = inlined(
-        forest(shown, names=names), "forest", f"{differing} of {total} differences hold", caption, wide=True
+        forest(shown, names=names), "forest", f"{differing} of {total} judged differences hold", caption, wide=True
     )
 
     def rows(wanted: Iterable[Which]) -> list[Row]:

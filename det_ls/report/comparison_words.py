@@ -163,7 +163,11 @@ def _thresholds(pair: PairedEvaluation) -> Finding:
     lead = " and ".join(typed(metrics) for metrics in arms)
     fixed = all(metrics.kept.thresholds.kind == "fixed" for metrics in arms)
     text = "The kept boxes of each detector are those above its own threshold"
-    text += ", which was given." if fixed else ", which was chosen on other images than those it is judged on."
+    text += (
+        ", which was given."
+        if fixed
+        else ". The one to type was chosen on all images; each image is judged at one that was chosen without it."
+    )
     if len(pair.runs_a) > 1 or len(pair.runs_b) > 1:
         text += " These are of the first run of each arm; every run has its own."
     if any(differ(metrics) and not no_threshold(metrics) for metrics in arms):

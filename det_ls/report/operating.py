@@ -192,5 +192,6 @@ def _expected(metrics: DetectionMetrics) -> str:
     return (
         f"Expect on new images: {what} That is measured with thresholds that were chosen on other images "
         f"({kept.plan.grid.folds} folds). Judged on the very images they were chosen on, precision reads "
-        f"{percent(kept.in_sample['precision'])} and recall {percent(kept.in_sample['recall'])}, which is optimistic."
+        f"{percent(kept.in_sample['precision'])} and recall {percent(kept.in_sample['recall'])}; in the mean that is "
+        "optimistic."
     )

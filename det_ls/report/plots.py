@@ -186,18 +186,18 @@ def threshold_curve(metrics: DetectionMetrics, *, ax: Axes | None = None) -> Fig
     """
     ax = new_axes(ax, 2.9)
     curve = compute_threshold_curve(metrics.table, protocol=metrics.protocol)
+    few = curve.n < FEW
     lines = {
-        "LRP (all errors)": curve.lrp,
-        "LaECE0 (against IoU)": curve.laece0,
-        "D-ECE (against precision)": curve.dece,
+        "LRP (all errors)": (curve.lrp, curve.lrp),
+        "LaECE0 (against IoU)": (curve.laece0, np.where(few, np.nan, curve.laece0)),
+        "D-ECE (against precision)": (curve.dece, np.where(few, np.nan, curve.dece)),
     }
     shade_operating_point(ax, operating_point(metrics))
-    for look, (label, values) in zip(LOOKS, lines.items(), strict=False):
+    for look, (label, (values, drawn)) in zip(LOOKS, lines.items(), strict=False):
         if not np.isnan(values).all():
-            drawn = values if label.startswith("LRP") else np.where(curve.n < FEW, np.nan, values)
             ax.plot(curve.threshold, drawn, ls=look.line, color=look.colour, lw=1.2, label=label)
-            points(ax, curve.threshold, values, curve.n < FEW, look)
-    if not ax.has_data() or all(np.isnan(v).all() for v in lines.values()):
+            points(ax, curve.threshold, values, few, look)
+    if not ax.has_data() or all(np.isnan(v).all() for v, _ in lines.values()):
         nothing(ax, metrics.reasons.get("LRP", metrics.reasons.get("DECE", "no detections")))
     ax.set(xlim=(-0.02, 1), ylim=(0, 1.02))
     dress(ax, "Score threshold: detections below it are dropped", "Error (0 is best)")

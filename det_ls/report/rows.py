@@ -157,7 +157,7 @@ def tiles(metrics: DetectionMetrics) -> list[Row]:
     own = found.used[metrics.table.has_gt]
     shown.append(
         {
-            "name": "Score threshold that was given" if given else "Score threshold, chosen on other images",
+            "name": "Score threshold that was given" if given else "Score threshold to type",
             "value": typed(metrics),
             "more": none or (f"{own.min():g} to {own.max():g}, listed below" if differ(metrics) and len(own) else ""),
             "words": bool(none) or differ(metrics),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from det_ls.metrics.number import Number
+from det_ls.metrics.number import Number, Unjudged
 from det_ls.uncertainty.floor import Floor
 from det_ls.uncertainty.intervals import Interval
 from det_ls.uncertainty.paired import Verdict
@@ -183,6 +183,15 @@ def verdict_text(verdict: Verdict, name: str) -> str:
     return words.get(verdict) or f"{name} {verdict.value}".strip()
 
 
+_UNJUDGED = {
+    Unjudged.BINNED: "binned: biased upwards, by how much depends on how sharp the scores are",
+    Unjudged.SPREAD: "grows with the spread of the scores as well as with their errors",
+    Unjudged.ALL_BOXES: "decided by boxes that no user sees: junk with tiny scores makes it look better",
+    Unjudged.PART: "part of another number",
+    Unjudged.NEITHER: "neither direction is better",
+}
+
+
 def unjudged_text(about: Number) -> str:
     """Say why a difference of a number is no verdict.
 
@@ -192,13 +201,7 @@ def unjudged_text(about: Number) -> str:
     Returns:
         A few words.
     """
-    if about.biased:
-        return "binned: biased upwards, the more so the sharper the scores"
-    if about.better == "neither":
-        return "neither direction is better"
-    if about.bins is None and about.key.startswith("LaACE"):
-        return "grows with the spread of the scores as well as with their errors"
-    return "part of another number"
+    return "" if about.unjudged is None else _UNJUDGED[about.unjudged]
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

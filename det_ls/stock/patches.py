@@ -183,8 +183,9 @@ def tuner_runs(module: str, keys: Mapping[str, object]) -> Iterator[None]:
     stock_cfg: Any = vars(tuner)["get_cfg"]
     started: list[Any] = []
 
-    def get_cfg(*args: Any, **kwargs: Any) -> Any:
-        config = stock_cfg(*args, **kwargs)
+    def get_cfg(*args: Any, **kwargs: Any) -> Any:  # older versions give it a run's words again
+        plain = [{k: v for k, v in a.items() if k not in keys} if isinstance(a, dict) else a for a in args]
+        config = stock_cfg(*plain, **kwargs)
         vars(config).update(keys)
         return config
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from det_ls.base.arguments import check_fraction, check_integer
 from det_ls.metrics.catalogue import KEPT, NUMBERS
 from det_ls.metrics.kept import KeptPlan
@@ -39,7 +41,32 @@ def bootstrap_intervals(
         interval = interval_of(sample, number_of(population, key), level)
         if interval is not None:
             found[population][key] = interval
+    for population, intervals in found.items():
+        for key in intervals:
+            signed = number_of(population, key).size_of
+            if signed is not None:
+                intervals[key] = size_interval(intervals[signed])
     return found
+
+
+def size_interval(signed: Interval) -> Interval:
+    """Turn the interval of a signed number into that of its size.
+
+    The replicates of a size are all too large where the number is near 0, so they are not used.
+
+    Args:
+        signed: The interval of the signed number.
+
+    Returns:
+        The interval of its absolute value, from 0 where the sign is not known.
+
+    Example:
+        >>> found = size_interval(Interval(-0.02, 0.05, 0.95, 1000, 0, "value"))
+        >>> found.low, found.high
+        (0.0, 0.05)
+    """
+    ends = abs(signed.low), abs(signed.high)
+    return replace(signed, low=0.0 if signed.low <= 0 <= signed.high else min(ends), high=max(ends))
 
 
 def interval_of(sample: Sample, number: Number, level: float) -> Interval | None:

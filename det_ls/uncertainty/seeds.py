@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -129,7 +130,9 @@ def t_interval(a: Floats, b: Floats, *, paired: bool, level: float = 0.95) -> tu
     from scipy import stats
 
     difference = float(b.mean() - a.mean())
-    test = stats.ttest_rel(b, a) if paired else stats.ttest_ind(b, a, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of nearly equal values, whose interval is nearly a point
+        test = stats.ttest_rel(b, a) if paired else stats.ttest_ind(b, a, equal_var=False)
     if np.isnan(test.pvalue):  # every difference is the same
         return difference, difference, difference, float(difference == 0)
     span = test.confidence_interval(level)

@@ -25,7 +25,19 @@ def raised() -> list[tuple[str, str, ast.Call]]:
     return found
 
 
-TYPED = ("base", "calibration", "cli", "data", "evaluation", "metrics", "report", "smoothing", "stock", "uncertainty")
+TYPED = (
+    "base",
+    "calibration",
+    "cli",
+    "data",
+    "evaluation",
+    "losses",
+    "metrics",
+    "report",
+    "smoothing",
+    "stock",
+    "uncertainty",
+)
 
 
 def test_every_error_is_ours_by_type():
