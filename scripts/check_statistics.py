@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402 - after the thread settings
 from simulated_detectors import Detector, Scene, detect, frames, scene  # noqa: E402
 
 from det_ls.metrics.average_precision import average_precision_numbers  # noqa: E402
-from det_ls.metrics.catalogue import DECLARED, FAMILIES, HEADLINE, KEPT  # noqa: E402
+from det_ls.metrics.catalogue import DECLARED, FAMILIES, HEADLINE, KEPT, table_numbers  # noqa: E402
 from det_ls.metrics.grid import Grid  # noqa: E402
 from det_ls.metrics.kept import KeptPlan, kept_numbers  # noqa: E402
 from det_ls.metrics.lrp import optimal_lrp_numbers  # noqa: E402
@@ -35,7 +35,7 @@ from det_ls.metrics.protocols import get_protocol  # noqa: E402
 from det_ls.metrics.table import DetectionTable  # noqa: E402
 from det_ls.metrics.thresholds import ThresholdRule, image_folds, recommend  # noqa: E402
 from det_ls.metrics.weighted import once  # noqa: E402
-from det_ls.uncertainty.bootstrap import interval_of, number_of  # noqa: E402
+from det_ls.uncertainty.bootstrap import interval_of, number_of, size_interval  # noqa: E402
 from det_ls.uncertainty.clusters import intragroup_correlation  # noqa: E402
 from det_ls.uncertainty.paired import Comparison, Verdict, compare_samples  # noqa: E402
 from det_ls.uncertainty.samples import Draws, Sample, draw  # noqa: E402
@@ -44,6 +44,7 @@ RULES = get_protocol("det_ls")
 Which = tuple[Population, str]
 Result = dict[str, float]
 AP_AND_OLRP: tuple[Family, ...] = (average_precision_numbers, optimal_lrp_numbers)
+ERROR = ", standard error"
 SHOWN = (Verdict.BETTER, Verdict.WORSE, Verdict.DIFFERS)
 
 
@@ -88,7 +89,7 @@ def junk(data_sets: int, replicates: int) -> Result:
         clean = detect(rng, where, Detector())
         rng.bit_generator.state = state
         littered = detect(rng, where, Detector(junk=60))
-        found = compared(where, clean, littered, replicates, seed, AP_AND_OLRP)
+        found = compared(where, clean, littered, replicates, seed, FAMILIES)
         headline = [c for (population, key), c in found.items() if key in HEADLINE or population == "kept"]
         changed.append(any(c.verdict in SHOWN for c in headline))
     return {"headline verdict changed": share(changed)}
@@ -96,17 +97,30 @@ def junk(data_sets: int, replicates: int) -> Result:
 
 def sharpness(data_sets: int, replicates: int) -> Result:
     """Compare a sharp and a flat detector, both calibrated: neither is better calibrated."""
-    declared, squared, raw = [], [], []
+    return _calibrated_pairs(2, Detector(a=0.3, b=0.3), Detector(a=4, b=4), data_sets, replicates)
+
+
+def kept_counts(data_sets: int, replicates: int) -> Result:
+    """Compare a detector with many boxes and one with few, both calibrated."""
+    return _calibrated_pairs(8, Detector(), Detector(boxes=1.2), data_sets, replicates)
+
+
+def _calibrated_pairs(check: int, one: Detector, other: Detector, data_sets: int, replicates: int) -> Result:
+    declared, squared, smaller = [], [], []
     for seed in range(data_sets):
-        rng = np.random.default_rng([2, seed])
+        rng = np.random.default_rng([check, seed])
         where = scene(rng, 80)
-        sharp, flat = (detect(rng, where, how) for how in (Detector(a=0.6, b=0.6), Detector(a=3, b=3)))
-        found = compared(where, sharp, flat, replicates, seed)
+        a, b = (detect(rng, where, how) for how in (one, other))
+        found = compared(where, a, b, replicates, seed)
         declared.append(found["kept", "absolute_gap"].p <= 0.05)
         squared.append(found["kept", "squared_error"].p <= 0.05)
-        interval = found["kept", "DECE"].interval
-        raw.append(not interval.low <= 0 <= interval.high)
-    return {"absolute_gap": share(declared), "squared_error": share(squared), "raw D-ECE, for contrast": share(raw)}
+        raw = [table_numbers(t, RULES)["DECE"] for t in (a, b)]
+        smaller.append(raw[0] < raw[1])
+    return {
+        "absolute_gap": share(declared),
+        "squared_error": share(squared),
+        "raw D-ECE reads lower for the first, for contrast": share(smaller),
+    }
 
 
 def overconfident(data_sets: int, replicates: int) -> Result:
@@ -153,6 +167,7 @@ COVERED: tuple[Which, ...] = (
     ("all", "oLRP"),
     ("kept", "signed_gap"),
     ("kept", "signed_gap_iou"),
+    ("kept", "absolute_gap"),
     ("kept", "precision"),
     ("kept", "recall"),
 )
@@ -174,8 +189,10 @@ def coverage(data_sets: int, replicates: int) -> Result:
             plan(detect(rng, where, how), where.group), draw(150, replicates, seed, where.group), AP_AND_OLRP
         )
         for which in COVERED:
-            interval = interval_of(found[which], number_of(*which), 0.95)
+            signed = number_of(*which).size_of
+            interval = interval_of(found[which] if signed is None else found["kept", signed], number_of(*which), 0.95)
             assert interval is not None
+            interval = interval if signed is None else size_interval(interval)
             covered[which].append(interval.low <= truth[which].value <= interval.high)
             without += not interval.low <= found[which].value <= interval.high
     rates = {f"{key} ({population})": share(counts) for (population, key), counts in covered.items()}
@@ -241,7 +258,7 @@ def thresholds(data_sets: int, replicates: int) -> Result:
     rows = {}
     for key, values in said.items():
         rows[key] = float(np.mean(values))
-        rows[f"{key}, standard error"] = float(np.std(values) / np.sqrt(len(values)))
+        rows[key + ERROR] = float(np.std(values) / np.sqrt(len(values)))
     return rows
 
 
@@ -249,6 +266,7 @@ CHECKS: dict[str, tuple[Callable[[int, int], Result], int]] = {
     "coverage": (coverage, 500),
     "exchangeable": (exchangeable, 300),
     "sharpness": (sharpness, 300),
+    "kept_counts": (kept_counts, 300),
     "overconfident": (overconfident, 200),
     "groups": (groups, 200),
     "thresholds": (thresholds, 200),
@@ -257,11 +275,16 @@ CHECKS: dict[str, tuple[Callable[[int, int], Result], int]] = {
 
 
 def table_of(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Format results as a Markdown table."""
+    """Format results as the Markdown table that docs/statistics.md quotes."""
     lines = ["| check | data sets | number | found |", "| --- | --- | --- | --- |"]
     for name, result in results.items():
-        for number, value in result["found"].items():
-            lines.append(f"| {name} | {result['data_sets']} | {number} | {value:.3f} |")
+        found, about = result["found"], (CHECKS[name][0].__doc__ or "").strip().rstrip(".")
+        for number, value in found.items():
+            if number.endswith(ERROR):
+                continue
+            error = found.get(number + ERROR)
+            text = f"{value:.3f}" if error is None else f"{value:+.3f} (standard error {error:.3f})"
+            lines.append(f"| {about} | {result['data_sets']} | {number} | {text} |")
     return "\n".join(lines)
 
 

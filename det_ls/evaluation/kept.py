@@ -18,7 +18,7 @@ from det_ls.metrics.protocols import TP_IOU, get_protocol
 from det_ls.metrics.table import Bools, DetectionTable, Floats
 from det_ls.metrics.thresholds import ThresholdRule, Thresholds, fixed_rule, image_folds, recommend
 from det_ls.metrics.weighted import once
-from det_ls.uncertainty.floor import Floor, calibration_floors
+from det_ls.uncertainty.floor import Floor, calibration_floors, grouped_floors
 from det_ls.uncertainty.intervals import Interval
 
 
@@ -127,9 +127,7 @@ def kept_metrics(
     optimistic = kept_numbers(KeptPlan(plan.grid, same, plan.group), once(table)).overall
     floors = {}
     if settings.simulations:
-        simulated = calibration_floors(
-            kept_table(plan), protocol=rules.name, simulations=settings.simulations, seed=settings.seed
-        )
+        simulated = floors_of(kept_table(plan), plan.group, settings)
         floors = {key: simulated[key] for key, number in KEPT.items() if number.floor and key in simulated}
     columns = {key: column[:, 0] for key, column in found.by_class.items()}
     per_class = [
@@ -158,6 +156,27 @@ def kept_metrics(
         floors=floors,
         keep=keep,
         plan=plan,
+    )
+
+
+def floors_of(table: DetectionTable, group: NDArray[np.integer], settings: MeasureSettings) -> dict[str, Floor]:
+    """Say what a calibrated detector would read, whether or not images come in groups.
+
+    Args:
+        table: Matched detections.
+        group: (I,) group of each image, from 0.
+        settings: How detections are measured.
+
+    Returns:
+        Floor by key.
+    """
+    alone = len(np.unique(group)) == table.n_images
+    if alone:
+        return calibration_floors(
+            table, protocol=settings.protocol, simulations=settings.simulations, seed=settings.seed
+        )
+    return grouped_floors(
+        table, group, protocol=settings.protocol, simulations=settings.simulations, seed=settings.seed
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from det_ls.evaluation.kept import KeptMetrics, kept_metrics, plan_kept
+from det_ls.evaluation.kept import KeptMetrics, floors_of, kept_metrics, plan_kept
 from det_ls.evaluation.settings import MeasureSettings
 from det_ls.metrics import calibration as cal
 from det_ls.metrics.catalogue import BESIDES_AP, COCO_STATS, HEADLINE, NUMBERS, definition, reason_undefined
@@ -23,7 +23,7 @@ from det_ls.metrics.scores import score_numbers_by_class
 from det_ls.metrics.table import DetectionTable, Floats, Ints
 from det_ls.metrics.weighted import Progress, once
 from det_ls.uncertainty.bootstrap import bootstrap_intervals
-from det_ls.uncertainty.floor import Floor, calibration_floors
+from det_ls.uncertainty.floor import Floor
 from det_ls.uncertainty.intervals import Interval
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def metrics_of_table(
         )
     floors: dict[str, Floor] = {}
     if settings.simulations:
-        floors = calibration_floors(table, protocol=rules.name, simulations=settings.simulations, seed=settings.seed)
+        floors = floors_of(table, group, settings)
     return DetectionMetrics(
         protocol=rules.name,
         values=values,

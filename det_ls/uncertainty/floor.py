@@ -28,7 +28,8 @@ from det_ls.metrics.calibration import DECE_BINS, LAECE_BINS, bin_index, equal_m
 from det_ls.metrics.class_errors import CLASS_ERRORS, ClassErrors
 from det_ls.metrics.protocols import TP_IOU, Protocol, get_protocol
 from det_ls.metrics.table import DetectionTable, Floats
-from det_ls.metrics.weighted import ratio
+from det_ls.metrics.weighted import binned_sums, ratio
+from det_ls.uncertainty.samples import image_weights
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,71 @@ def calibration_floors(
                 if floor is not None:
                     floors[key] = floor
     return floors
+
+
+def grouped_floors(
+    table: DetectionTable,
+    group: NDArray[np.integer],
+    *,
+    protocol: str = "det_ls",
+    simulations: int = 100,
+    seed: int = 0,
+) -> dict[str, Floor]:
+    """Say what a calibrated detector would read where the images of a group are alike.
+
+    Boxes of one group err together, so drawing their targets one by one gives floors that are too low. Here whole
+    groups are drawn: each group's gaps count (times drawn - 1) times, which is 0 in the mean, as the gaps of a
+    calibrated detector are, and varies as much as the groups do.
+
+    Args:
+        table: Matched detections.
+        group: (I,) group of each image, from 0.
+        protocol: ``det_ls`` or ``reference``.
+        simulations: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        Floors of ``DECE``, ``DECE_equal_mass``, and LaECE at each IoU threshold and at the LRP-optimal thresholds.
+    """
+    check_integer("simulations", simulations, 1)
+    rules, n = get_protocol(protocol), int(np.max(group)) + 1 if len(group) else 0
+    noise = image_weights(n, simulations, seed).astype(np.float64) - 1.0
+    of_row = np.asarray(group)[table.image]
+    floors: dict[str, Floor] = {}
+    half = rules.matches(table, TP_IOU)
+    rows = np.flatnonzero(rules.counted(table, half))
+    rows = rows[np.argsort(table.score[rows], kind="stable")]
+    if len(rows):
+        gap = table.score[rows] - half.tp[rows]
+        mass = np.searchsorted(equal_mass_ends(len(rows), DECE_BINS), np.arange(len(rows)), side="right")
+        for key, bins in (("DECE", bin_index(table.score[rows], DECE_BINS)), ("DECE_equal_mass", mass)):
+            gaps = _drawn_gaps(of_row[rows], n, bins, DECE_BINS, gap, noise)
+            floors[key] = _floor(binned_error(gaps[None], np.full((1, simulations), float(len(rows))))[0])
+    for pair in CLASS_ERRORS:
+        matches = rules.matches(table, pair.tau)
+        rows = np.flatnonzero(pair.rows(table, rules)[0] & table.has_gt[table.cls])
+        if not len(rows):
+            continue
+        gap = table.score[rows] - matches.tp_iou[rows]
+        errors = np.full((table.n_classes, simulations), np.nan)
+        for c in np.unique(table.cls[rows]):
+            of_class = rows[table.cls[rows] == c]
+            of_gap = gap[table.cls[rows] == c]
+            bins = bin_index(table.score[of_class], LAECE_BINS)
+            gaps = _drawn_gaps(of_row[of_class], n, bins, LAECE_BINS, of_gap, noise)
+            errors[c] = binned_error(gaps[None], np.full((1, simulations), float(len(of_class))))[0]
+        floor = _class_floor(rules.class_errors(errors.T, table.has_gt))
+        if floor is not None:
+            floors[pair.laece] = floor
+    return floors
+
+
+def _drawn_gaps(
+    group: NDArray[np.integer], n: int, bins: NDArray[np.integer], n_bins: int, gap: Floats, noise: Floats
+) -> Floats:
+    """Sum the gaps of each bin over drawn groups: (bins, simulations)."""
+    sums = binned_sums(group.astype(np.int64), n, bins.astype(np.int64), n_bins, gap)
+    return np.asarray(sums.T @ noise)
 
 
 class IoUSimulator:

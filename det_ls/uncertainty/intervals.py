@@ -102,7 +102,7 @@ def p_value(estimate: float, values: Floats, *, remove_bias: bool = False) -> fl
     beyond = min(below, above)
     p = min(1.0, 2 * (beyond + 1) / (len(around) + 1))
     if beyond < _FEW:
-        p = min(p, 2 * NormalDist().cdf(-abs(float(around.mean())) / float(around.std())))
+        p = min(p, 1e-12 + 2 * NormalDist().cdf(-abs(float(around.mean())) / float(around.std())))
     return p
 
 

@@ -23,7 +23,7 @@ from det_ls.metrics.matching import build_table
 from det_ls.metrics.protocols import get_protocol
 from det_ls.metrics.table import DetectionTable
 from det_ls.uncertainty.bootstrap import bootstrap_intervals
-from det_ls.uncertainty.floor import IoUSimulator, calibration_floors
+from det_ls.uncertainty.floor import IoUSimulator, calibration_floors, grouped_floors
 from det_ls.uncertainty.intervals import bootstrap_interval
 from det_ls.uncertainty.paired import Verdict, compare_plans
 from det_ls.uncertainty.samples import image_weights
@@ -172,17 +172,36 @@ def test_a_comparison_finds_a_real_difference_and_says_so() -> None:
     gt, detections = ordinary_set(0, n_images=40)
     over = [{**d, "score": d["score"] ** 0.3} for d in detections]
     a, b = build_table(gt, detections), build_table(gt, over)
-    found = compare_plans(plan_of(a), plan_of(b), replicates=200).all
-    gap = found["signed_gap"]
+    found = compare_plans(plan_of(a), plan_of(b), replicates=200)
+    gap = found.kept["signed_gap"]
     assert gap.differs
-    assert 0 < gap.interval.low < gap.difference == gap.b - gap.a < gap.interval.high
     assert gap.verdict is Verdict.DIFFERS
-    assert found["brier"].difference > 0
-    assert found["brier"].verdict is Verdict.WORSE
-    same = compare_plans(plan_of(a), plan_of(a), replicates=100).all
-    assert not any(c.differs for c in same.values())
-    assert all(c.verdict in (Verdict.NONE, Verdict.UNJUDGED) and c.difference == 0 for c in same.values())
-    assert {"AP", "LaECE0", "LRP", "oLRP", "DECE", "auroc"} <= same.keys()
+    assert 0 < gap.interval.low < gap.difference == gap.b - gap.a < gap.interval.high
+    assert found.kept["absolute_gap"].verdict is Verdict.WORSE
+    assert found.kept["absolute_gap"].declared
+    assert found.kept["brier"].verdict is Verdict.WORSE
+    assert found.all["brier"].verdict is Verdict.UNJUDGED  # boxes that no user sees decide it
+    same = compare_plans(plan_of(a), plan_of(a), replicates=100)
+    everything = [*same.all.values(), *same.kept.values()]
+    assert not any(c.differs for c in everything)
+    assert all(c.difference == 0 for c in everything)
+    assert {"AP", "LaECE0", "LRP", "oLRP", "DECE", "auroc"} <= same.all.keys()
+
+
+def test_floors_rise_where_groups_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    score, image = rng.beta(2, 2, 300), np.repeat(np.arange(30), 10)
+    right = (rng.random(300) < score).astype(float)
+    rows = np.tile(np.arange(300), 4)  # every image four times, as frames of a video
+    frames = np.concatenate([image + 30 * k for k in range(4)])
+    cls = np.zeros(1200, int)
+    table = table_of(score[rows], right[rows], frames, cls, frames, cls, n_images=120, n_classes=1)
+    alone = calibration_floors(table, simulations=200)
+    grouped = grouped_floors(table, np.tile(np.arange(30), 4), simulations=200)
+    for key in ("DECE", "LaECE50"):
+        assert grouped[key].p95 > 1.4 * alone[key].p95
+    each = grouped_floors(table, np.arange(120), simulations=400)
+    assert each["DECE"].median == pytest.approx(calibration_floors(table, simulations=400)["DECE"].median, rel=0.25)
 
 
 @pytest.mark.parametrize("key", ["images", "categories", "annotations"])

@@ -43,6 +43,10 @@ def test_calibrated_detectors_of_different_sharpness_are_not_told_apart(checks: 
     assert found["squared_error"] <= at_most(0.05, 15)
 
 
+def test_calibrated_detectors_with_many_and_with_few_boxes_are_not_told_apart(checks: ModuleType) -> None:
+    assert checks.kept_counts(12, 100)["absolute_gap"] <= at_most(0.05, 12)
+
+
 def test_an_overconfident_detector_is_found(checks: ModuleType) -> None:
     found = checks.overconfident(8, 150)
     assert found["signed gap above 0"] >= 0.8
