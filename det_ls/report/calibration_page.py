@@ -22,7 +22,7 @@ from det_ls.report.figures import inlined
 from det_ls.report.page_parts import check_target, write_page
 from det_ls.report.plots_calibration import reliability_before_after, score_map
 from det_ls.report.rows import Row, flat
-from det_ls.report.words import DASH, better_text, number, row_decimals, span_text
+from det_ls.report.words import DASH, better_text, number, row_decimals, span_text, unjudged_text
 from det_ls.uncertainty.bootstrap import number_of
 
 CALIBRATION_FILES = ("report.html",)
@@ -119,12 +119,12 @@ def _row(key: str, change: Change) -> Row:
     decimals = row_decimals(change.difference, *(span or (None, None)))
     signed = key.startswith("signed")
     if key == "brier_iou":
-        name, what, better, biased = (*_BRIER_IOU, "lower", False)
+        name, what, better, why = (*_BRIER_IOU, "lower", "")
     else:
         about = number_of("kept", key)
-        name, what, better, biased = about.name, about.what, better_text(about), about.biased
+        name, what, better = about.name, about.what, better_text(about)
+        why = unjudged_text(about) if about.biased else ""
     verdict = judgement(change) if key in PROPER else "no verdict"
-    why = "binned: biased upwards, the more so the sharper the scores" if biased else ""
     return {
         "key": key,
         "name": name,

@@ -10,7 +10,7 @@ from typing import Any
 
 from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.policy import POLICIES, Policy
-from det_ls.smoothing.settings import PREFIX, LabelSmoothing, split_keys
+from det_ls.smoothing.settings import CALIBRATE, PREFIX, LabelSmoothing, split_keys
 from det_ls.smoothing.similarity import SimilarityTable
 
 
@@ -85,10 +85,9 @@ class Request:
         Raises:
             ValueError: If there are such keys only.
         """
-        if self.given and PREFIX not in self.given:
-            raise ArgumentError(
-                f"{', '.join(self.given)}: expected {PREFIX}= as well, got none: nothing would be smoothed."
-            )
+        how = [key for key in self.given if key != CALIBRATE]
+        if how and PREFIX not in how:
+            raise ArgumentError(f"{', '.join(how)}: expected {PREFIX}= as well, got none: nothing would be smoothed.")
 
     def check(self, names: Sequence[str]) -> None:
         """Check the keys against a data set's classes.

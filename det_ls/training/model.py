@@ -19,7 +19,7 @@ from ultralytics.utils import LOGGER, YAML, checks
 from det_ls.base.errors import ArgumentError, RunError
 from det_ls.calibration.fold import read_record
 from det_ls.smoothing.request import Request, refuse_keys
-from det_ls.smoothing.settings import PREFIX, split_keys
+from det_ls.smoothing.settings import CALIBRATE, PREFIX, split_keys
 from det_ls.stock.patches import tuner_runs
 from det_ls.training.families import RTDETR as RTDETR_FAMILY
 from det_ls.training.families import WHY_NOT_RTDETR, WORLD, family_of
@@ -140,6 +140,8 @@ class YOLO(ultralytics.YOLO):
             TypeError: If a key is unknown or has the wrong type.
             ValueError: If a key or a bound is out of range or does not fit the data, or cannot take effect.
         """
+        if kwargs.get(CALIBRATE) is not None:
+            refuse_keys({CALIBRATE: kwargs[CALIBRATE]}, "expected in train mode only, got mode 'tune': train again.")
         keys, rest = split_keys(kwargs)
         bounds = searched_bounds(kwargs.get("space"))
         refuse_keys({k: v for k, v in _with_cfg(rest).items() if k not in rest}, "expected as a keyword of tune.")

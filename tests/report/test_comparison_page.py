@@ -108,7 +108,9 @@ def test_what_was_declared_comes_first_and_the_rest_is_adjusted(single: PairedEv
 def test_a_binned_error_shows_its_difference_and_why_it_is_no_verdict(single: PairedEvaluation) -> None:
     found = differences(single)
     said = difference_text(found["kept", "DECE"], NAMES)
-    assert said.startswith("No verdict, as this number is binned: biased upwards, the more so the sharper the scores")
+    assert said.startswith(
+        "No verdict, as this number is binned: biased upwards, by how much depends on how sharp the scores are"
+    )
     assert number(found["kept", "DECE"].difference, signed=True, decimals=found["kept", "DECE"].decimals) in said
     assert not found["kept", "DECE"].differs
 

@@ -56,5 +56,5 @@ def test_every_number_without_a_verdict_has_a_reason() -> None:
     for about in (*NUMBERS.values(), *KEPT.values()):
         if not about.verdict:
             assert unjudged_text(about)
-    assert "sharper" in unjudged_text(KEPT["DECE"])
+    assert "sharp" in unjudged_text(KEPT["DECE"])
     assert "spread" in unjudged_text(NUMBERS["LaACE0"])
