@@ -48,6 +48,9 @@ def table(result: Calibration) -> str:
     Returns:
         The map, the cross-fitted numbers before and after, and the pipeline's before and after.
     """
+    from det_ls.report.calibration_words import calibration_findings
+    from det_ls.report.words import ascii_text
+
     counts = result.counts
     how = f"cross-fitted over {counts['groups']:,} groups of images in {counts['folds']} folds"
     lines = [
@@ -70,6 +73,7 @@ def table(result: Calibration) -> str:
             digits = 0 if key == "detections" else 4
             lines.append(f"{key:>22}  {change.before:>8.{digits}f}  {change.after:>8.{digits}f}")
     lines += _operating_points(result)
+    lines += [ascii_text(f"{found.topic}: {found.lead}. {found.text}") for found in calibration_findings(result)]
     return "\n".join(lines)
 
 

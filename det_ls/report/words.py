@@ -243,7 +243,12 @@ def ascii_text(text: str) -> str:
         >>> ascii_text("IoU ≥ 0.5: −0.071")
         'IoU >= 0.5: -0.071'
     """
-    return text.replace("\N{GREATER-THAN OR EQUAL TO}", ">=").replace(MINUS, "-").replace(DASH, "-")
+    return (
+        text.replace("\N{PRIME}", "'")
+        .replace("\N{GREATER-THAN OR EQUAL TO}", ">=")
+        .replace(MINUS, "-")
+        .replace(DASH, "-")
+    )
 
 
 def overlap_text(definition: Mapping[str, Any], *, named: bool = True) -> str:
