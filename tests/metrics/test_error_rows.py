@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from boxed_sets import SETS, prepared
-from test_errors import GT, SCENE, found
+from test_error_types import GT, SCENE, found
 
 from det_ls.metrics.boxes import table_boxes
 from det_ls.metrics.error_rows import error_rows
