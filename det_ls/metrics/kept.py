@@ -50,7 +50,7 @@ def kept_numbers(plan: KeptPlan, weights: Weights, *, progress: Progress = iter)
     Args:
         plan: The boxes, and how thresholds are chosen.
         weights: (I, R) how often each image counts.
-        progress: Wraps the replicates' numbers.
+        progress: Not used: replicates come a few at a time, as memory allows.
 
     Returns:
         By key as in `det_ls.metrics.catalogue.KEPT`; precision, recall, LRP, LaECE0 and signed_gap by class too.
@@ -61,7 +61,7 @@ def kept_numbers(plan: KeptPlan, weights: Weights, *, progress: Progress = iter)
     for part, sums in plan.grid.sums(weights):
         place = plan.rule.cells(sums)
         parts.append(_numbers(plan, sums, place))
-        for r in progress(range(part.start, part.stop)):
+        for r in range(part.start, part.stop):
             squared[r] = unbiased(weights[:, r].astype(np.float64), place[:, :, r - part.start])
     overall = {key: np.concatenate([p.overall[key] for p in parts]) for key in parts[0].overall}
     by_class = {key: np.concatenate([p.by_class[key] for p in parts], axis=1) for key in parts[0].by_class}
