@@ -175,7 +175,7 @@ def _check_page(folder: object, arguments: dict[str, Any]) -> None:
 
 def _write_page(folder: object, arguments: dict[str, Any], result: Calibration, what: object, on: object) -> None:
     """Write the page of a calibration."""
-    from det_ls.cli.evaluate import name_of
+    from det_ls.cli.titles import name_of
     from det_ls.report.calibration_page import CALIBRATION_FILES, write_calibration
 
     write_calibration(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, ExistingFileError
 from det_ls.base.folders import claim_folder
+from det_ls.cli.titles import name_of
 from det_ls.smoothing.request import refuse_keys
 
 if TYPE_CHECKING:
@@ -186,16 +187,3 @@ def _finish(evaluations: Sequence[Evaluation], text: str, folder: Path) -> None:
         raise NothingDefinedError(
             "annotations: expected at least one number to be defined, got none: there is no ground truth."
         )
-
-
-def name_of(path: object) -> str:
-    """Name a file in a title: a checkpoint by its run.
-
-    Args:
-        path: Its path.
-
-    Returns:
-        The name.
-    """
-    parts = Path(str(path)).parts
-    return parts[-3] if len(parts) >= 3 and parts[-2] == "weights" else Path(str(path)).stem
