@@ -25,6 +25,7 @@ import pytest  # noqa: E402
 import yaml  # noqa: E402
 
 NAMES = ("red", "green", "blue")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,6 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     absent = {
         "shared_data": None if SHARED_DATA.is_dir() else "no real data beside the repository (or in DET_LS_DATA)",
         "tidecv": None if importlib.util.find_spec("tidecv") else "tidecv is not installed",
+        "logged": None if any(map(importlib.util.find_spec, LOGGERS)) else "none of the extra 'loggers' is installed",
     }
     for fixture, reason in absent.items():
         wanting = [item for item in items if reason and fixture in getattr(item, "fixturenames", ())]

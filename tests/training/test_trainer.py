@@ -73,28 +73,30 @@ import json, sys
 sys.modules["det_ls"] = None  # any import of it, also by an unpickler, fails
 import numpy as np, torch
 from ultralytics import YOLO
-weights, data, project = sys.argv[1:]
-model = YOLO(weights)
+data, project, *files = sys.argv[1:]
 image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-boxes = model.predict(image, imgsz=64, conf=0.0001, verbose=False)[0].boxes.data
-model.val(data=data, imgsz=64, plots=False, workers=0, project=project, verbose=False)
-onnx = YOLO(weights).export(format="onnx", imgsz=64, simplify=False)
-print("BOXES", json.dumps(boxes.tolist()), onnx)
+found = []
+for weights in files:
+    model = YOLO(weights)
+    found.append(model.predict(image, imgsz=64, conf=0.0001, verbose=False)[0].boxes.data.tolist())
+    model.val(data=data, imgsz=64, plots=False, workers=0, project=project, verbose=False)
+    YOLO(weights).export(format="onnx", imgsz=64, simplify=False)
+print("BOXES", json.dumps(found))
 """
 
 
-def predictions_without_det_ls(file: Path, data: Path, tmp_path: Path) -> list:
+def predictions_without_det_ls(files: list[Path], data: Path, tmp_path: Path) -> list:
     pytest.importorskip("onnx")
     done = subprocess.run(
-        [sys.executable, "-c", PORTABLE, str(file), str(data), str(tmp_path)],
+        [sys.executable, "-c", PORTABLE, str(data), str(tmp_path), *map(str, files)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("BOXES"))
-    assert file.with_suffix(".onnx").is_file()
-    return json.loads(line.removeprefix("BOXES ").rpartition(" ")[0])
+    assert all(file.with_suffix(".onnx").is_file() for file in files)
+    return json.loads(line.removeprefix("BOXES "))
 
 
 def predictions_here(file: Path) -> list:
@@ -116,8 +118,8 @@ def test_checkpoints_work_where_det_ls_cannot_be_imported(name, tiny, quick, tmp
     saved = tmp_path / "saved.pt"
     broken.model = broken.trainer.model  # what a user reaches for after Ctrl-C
     broken.save(saved)
-    for file in (finished.trainer.best, finished.trainer.last, broken.trainer.last, saved):
-        boxes = predictions_without_det_ls(file, tiny, tmp_path)
+    files = [finished.trainer.best, finished.trainer.last, broken.trainer.last, saved]
+    for file, boxes in zip(files, predictions_without_det_ls(files, tiny, tmp_path), strict=True):
         assert boxes, "no prediction to compare"
         assert boxes == predictions_here(file)
 
