@@ -90,6 +90,22 @@ def check_free(folder: str | Path, results: Sequence[str], exist_ok: bool = Fals
         )
 
 
+def check_writable(name: str, folder: Path) -> None:
+    """Raise before any work unless a folder can be written to; it is made if need be.
+
+    Args:
+        name: The argument that named it, for errors.
+        folder: The folder.
+
+    Raises:
+        OSError: If it cannot be written to; the error is one sentence.
+    """
+    with one_sentence(name, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
 @contextmanager
 def claim_folder(
     folder: str | Path, name: str = "save_dir", *, results: Sequence[str] = (), exist_ok: bool = False

@@ -15,6 +15,7 @@ from torch import nn
 
 from det_ls.base.arguments import check_flag, check_integer
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, ExistingFileError
+from det_ls.base.folders import check_writable
 from det_ls.base.types import Json
 from det_ls.calibration.crossfit import FOLDS
 from det_ls.calibration.files import groups_of, versions
@@ -125,12 +126,19 @@ def calibrate(
             be calibrated, or is already; nothing matches; or a slope is not above 0.
     """
     recipe = None if method == DESMOOTH else _recipe(method, target, weighting, per_class)
+    if recipe is None and (target, weighting, per_class) != ("iou", "score", False):
+        raise ArgumentError("method: expected one that is fitted, for target, weighting and per_class, got 'desmooth'.")
+    if recipe is not None and smoothing is not None:
+        raise ArgumentError(f"smoothing: expected method=desmooth with it, got method={method}.")
     _check(split, allow_train, recalibrate, exist_ok, folds, bootstrap, seed)
     settings = asdict(PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end))
     source = _source(model, recalibrate)
     destination = _destination(model, save, method, exist_ok)
     if save_dir is not None:
         check_save_dir(save_dir, exist_ok, (MAP_FILE, NUMBERS_FILE))
+    for name, place in (("save_dir", save_dir), ("save", destination and destination.parent)):
+        if place is not None:
+            check_writable(name, Path(place))
     resolved = check_dataset(data, split)
     truth = ground_truth_for(resolved, split, annotations)
     names = source.detector.names or {}
@@ -161,11 +169,11 @@ def calibrate(
         after = _predicted(replace(source.detector, model=folded), resolved, split, truth, settings)
         pipeline = {key: Change(value, after.stats[key]) for key, value in before.stats.items()}
     found = replace(found, record=record, pipeline=pipeline, weights=destination)
+    if save_dir is not None:  # first: a map can be folded again, a fit costs a prediction of the split
+        found.save(save_dir, exist_ok)
     if destination is not None and isinstance(found.map, AffineMap):
         destination.parent.mkdir(parents=True, exist_ok=True)
         fold_checkpoint(source.checkpoint, found.map, found.summary(), destination)
-    if save_dir is not None:
-        found.save(save_dir, exist_ok)
     return found
 
 

@@ -77,7 +77,8 @@ def calibrate_detections(
     for name, number, least in (("folds", folds, 2), ("bootstrap", bootstrap, 0), ("seed", seed, 0)):
         check_integer(name, number, least)
     folder = Path(save_dir) if save_dir is not None else Path(out).parent if out is not None else None
-    _check_out(out, predictions, exist_ok)
+    own = [] if folder is None else [folder / name for name in (MAP_FILE, NUMBERS_FILE)]
+    _check_out(out, exist_ok, annotations, predictions, *own)
     if folder is not None:
         check_save_dir(folder, exist_ok, (MAP_FILE, NUMBERS_FILE))
     gt = read_ground_truth(annotations, "annotations")
@@ -124,7 +125,7 @@ def apply_map_to_files(
         ValueError: If a file is not valid, or the map does not know a class.
     """
     check_flag("exist_ok", exist_ok)
-    _check_out(out, predictions, exist_ok)
+    _check_out(out, exist_ok, annotations, predictions, calibration_map)
     chosen = read_map(calibration_map)
     gt = read_ground_truth(annotations, "annotations")
     content = load_coco(predictions, "predictions")
@@ -201,14 +202,17 @@ def _results(content: object, gt: Json) -> list[Json]:
     return results
 
 
-def _check_out(out: object, predictions: object, exist_ok: bool) -> None:
+def _check_out(out: object, exist_ok: bool, *others: object) -> None:
+    """Raise unless results can be written to a file that is none of the others."""
     if out is None:
         return
     if not isinstance(out, (str, PurePath)):
         raise ArgumentTypeError(f"out: expected a path, got {out!r}.")
     path = Path(out)
-    if isinstance(predictions, (str, PurePath)) and path.resolve() == Path(predictions).resolve():
-        raise ArgumentError("out: expected another file than the predictions, got the same.")
+    if any(isinstance(other, (str, PurePath)) and path.resolve() == Path(other).resolve() for other in others):
+        raise ArgumentError(f"out: expected a file of its own, got '{path}', which is read or written as another.")
+    if path.is_dir() or any(parent.exists() and not parent.is_dir() for parent in path.absolute().parents):
+        raise ArgumentError(f"out: expected a file in a folder, got '{path}', which cannot be one.")
     if path.exists() and not exist_ok:
         raise ExistingFileError(f"out: expected no file at '{path}' without exist_ok, got one.")
 

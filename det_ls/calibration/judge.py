@@ -67,6 +67,7 @@ class Judged:
         cls: (N,) classes.
         group: (N,) groups of images from 0, which intervals resample.
         n_classes: Number of classes.
+        n_groups: Number of groups, those without detections included.
     """
 
     iou: Floats
@@ -77,6 +78,7 @@ class Judged:
     cls: Ints
     group: Ints
     n_classes: int
+    n_groups: int
 
 
 def judged(table: DetectionTable, group: Ints, seed: int = 0) -> tuple[Judged, Thresholds]:
@@ -103,6 +105,7 @@ def judged(table: DetectionTable, group: Ints, seed: int = 0) -> tuple[Judged, T
         table.cls.astype(np.int64),
         group[table.image],
         table.n_classes,
+        int(group.max()) + 1 if len(group) else 0,
     )
     return of, thresholds
 
@@ -215,7 +218,7 @@ def reliability(score: Floats, of: Judged) -> dict[str, cal.Reliability]:
 def _resampler(of: Judged, seed: int) -> Callable[[], Ints]:
     """Return a function that draws whole groups with replacement, as rows."""
     order = np.argsort(of.group, kind="stable")
-    n_groups = int(of.group.max()) + 1 if len(of.group) else 0
+    n_groups = of.n_groups
     size = np.bincount(of.group, minlength=n_groups)
     start = np.cumsum(size) - size
     rng = np.random.default_rng(seed)

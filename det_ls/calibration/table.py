@@ -114,7 +114,7 @@ def _calibration(
         thresholds=_operating_points(table, fitted.map, thresholds),
         counts={
             "images": table.n_images,
-            "groups": int(of.group.max()) + 1 if len(of.group) else 0,
+            "groups": of.n_groups,
             "detections": table.n_detections,
             "kept": int((of.kept & of.in_tp).sum()),
             **counts,

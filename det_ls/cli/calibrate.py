@@ -30,7 +30,8 @@ def calibrate(words: Sequence[str]) -> None:
     from det_ls.cli.grammar import key_values
 
     arguments = key_values(words)
-    refuse_keys(arguments, "expected in train mode only, got mode 'calibrate', where it would have no effect.")
+    words_of_training = {key: value for key, value in arguments.items() if key != "smoothing"}  # desmooth's own key
+    refuse_keys(words_of_training, "expected in train mode only, got mode 'calibrate', where it would have no effect.")
     if "map" in arguments:
         _apply(arguments)
     elif "predictions" in arguments:

@@ -76,7 +76,7 @@ def test_nothing_is_overwritten_and_arguments_are_checked_first(tmp_path):
         calibrate_detections("none.json", "none.json", "magic")
     with pytest.raises(ValueError, match="per_class"):
         calibrate_detections("none.json", "none.json", "isotonic", per_class=True)
-    with pytest.raises(ValueError, match="another file than the predictions"):
+    with pytest.raises(ValueError, match="out: expected a file of its own"):
         calibrate_detections(GT, DETECTIONS, out=DETECTIONS, exist_ok=True)
 
 
@@ -131,3 +131,22 @@ def test_the_command_calibrates_and_applies(tmp_path, capsys):
     assert "without exist_ok" in capsys.readouterr().err
     assert cli.main(["calibrate", *words, "colour=red", f"out={tmp_path}/c.json"]) == 2
     assert "colour" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("taken", ["gt.json", "det.json", "map.json", "calibration.json"])
+def test_results_never_replace_what_is_read_or_written_as_another_file(taken, tmp_path):
+    for name, source in (("gt.json", GT), ("det.json", DETECTIONS)):
+        (tmp_path / name).write_text(Path(source).read_text())
+    before = (tmp_path / "gt.json").read_text()
+    with pytest.raises(ValueError, match="out: expected a file of its own"):
+        calibrate_detections(tmp_path / "gt.json", tmp_path / "det.json", out=tmp_path / taken, exist_ok=True)
+    assert (tmp_path / "gt.json").read_text() == before
+    assert not (tmp_path / "map.json").exists()
+
+
+def test_images_without_detections_are_groups_too(tmp_path):
+    gt, detections = json.loads(Path(GT).read_text()), json.loads(Path(DETECTIONS).read_text())
+    last = max(image["id"] for image in gt["images"])
+    fewer = [d for d in detections if d["image_id"] != last]
+    found = calibrate_detections(gt, fewer, bootstrap=0)
+    assert found.counts["groups"] == found.counts["images"] == 80
