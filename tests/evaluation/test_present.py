@@ -62,7 +62,6 @@ def test_the_notebooks_table_is_well_formed_and_escaped(evaluation: Evaluation) 
 
 
 def test_data_frames_hold_every_number_and_class(evaluation: Evaluation) -> None:
-    pytest.importorskip("polars")
     frame = to_dataframe(evaluation, library="polars")
     rows = {(row["boxes"], row["key"]): row for row in frame.to_dicts()}
     for boxes, found in (("all", evaluation.metrics), ("kept", evaluation.metrics.kept)):

@@ -40,8 +40,9 @@ def flat(seed: int, n: int = 500) -> tuple[Array, Array]:
 @pytest.mark.parametrize("bins", [10, 15, 20, 25])
 @pytest.mark.parametrize("seed", range(3))
 def test_expected_calibration_error_is_torchmetrics(seed: int, bins: int) -> None:
-    torch = pytest.importorskip("torch")
-    classification = pytest.importorskip("torchmetrics.classification")
+    import torch
+    from torchmetrics import classification
+
     score, hit = flat(seed)
     theirs = classification.BinaryCalibrationError(n_bins=bins, norm="l1")(torch.tensor(score), torch.tensor(hit).int())
     assert cal.reliability(score, hit, bins=bins).error == pytest.approx(float(theirs), abs=1e-6)  # single precision

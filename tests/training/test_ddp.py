@@ -65,7 +65,6 @@ def assert_targets(folder: Path, halves: int) -> None:
 
 def test_two_processes_take_the_steps_of_one_on_the_same_global_batch(repeated, quick, tmp_path, monkeypatch):
     """Stock divides each process's loss by its own targets' sum: with the same images everywhere that is the global one."""
-    pytest.importorskip("cloudpickle")
     start = det_ls.YOLO(MODELS["detect"])
     start.model = DetectionModel(MODELS["detect"], nc=3, verbose=False)
     start.save(tmp_path / "start.pt")  # new weights are drawn with a seed that depends on the rank
@@ -88,7 +87,6 @@ def test_two_processes_take_the_steps_of_one_on_the_same_global_batch(repeated, 
 
 @pytest.mark.parametrize("task", ["segment", "classify"])
 def test_both_processes_of_other_tasks_smooth_on_schedule(task, task_data, quick, tmp_path):
-    pytest.importorskip("cloudpickle")
     trainer = TRAINERS[""][task](overrides=overrides(task, task_data(task), quick))
     run_in_processes(trainer, tmp_path, 2)
     assert_targets(tmp_path, 1)

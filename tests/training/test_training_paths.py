@@ -199,7 +199,6 @@ def test_a_list_of_data_sets_smooths_each(tiny, quick, tmp_path):
 
 def run_ddp_file(trainer, out: Path) -> list[dict]:
     """Run the file that Ultralytics writes for DDP workers in a fresh process that watches its training steps."""
-    pytest.importorskip("cloudpickle")
     from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 
     file = generate_ddp_file(trainer)
@@ -255,7 +254,6 @@ def test_the_copy_of_the_table_survives_the_launch_of_ddp_workers(tiny, quick, t
     seen = []
     copy = trainer.save_dir / "label_smoothing_similarity.csv"
     monkeypatch.setattr("ultralytics.engine.trainer.subprocess.run", lambda *a, **k: seen.append(copy.read_text()))
-    pytest.importorskip("cloudpickle")
     trainer.train()
     assert seen == [",red,green,blue\nred,0,1,0\ngreen,1,0,0\nblue,0,1,0\n"]
 

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from det_ls.base.errors import VersionError
+
 
 class LazyScores:
     """Class scores of shape (B, A, K) that read from the head's logits of shape (B, K, A).
@@ -59,8 +61,8 @@ class LazyScores:
 
     def permute(self, *dims: int) -> LazyScores:
         """Take note of the transposition that this object already stands for."""
-        if dims != (0, 2, 1):
-            raise NotImplementedError(f"dims: expected (0, 2, 1), got {dims}.")
+        if dims != (0, 2, 1):  # an unknown version's loss: the guard then takes the dense form
+            raise VersionError(f"dims: expected (0, 2, 1), got {dims}.")
         return self
 
     def contiguous(self) -> LazyScores:
