@@ -73,6 +73,30 @@ def test_a_dear_miss_lowers_the_threshold_and_a_cheap_one_raises_it() -> None:
     assert dear < usual < cheap
 
 
+def test_the_kind_is_recommended_by_the_error_that_the_miss_cost_weighs() -> None:
+    kinds = set()
+    for seed in range(12):
+        grid = Grid(build_table(*ordinary_set(seed, n_images=40)), DET_LS, image_folds(np.arange(40)))
+        for cost in (0.2, 6.0):
+            (_, sums), *_ = grid.sums(once(grid.table))
+            weighted = {}
+            for kind in ("common", "by_class"):
+                place = ThresholdRule(grid.fold, cost, kind).cells(sums)[:, :, 0]
+                kept = grid.table.filter(grid.cell >= place[grid.table.cls, grid.fold[grid.table.image]])
+                found = lrp(kept, kept.matches(0.5))
+                missed = found.n_gt - found.n_tp
+                loose = np.nan_to_num(found.loc) * found.n_tp / 0.5
+                weighted[kind] = np.mean(
+                    (loose + found.n_fp + cost * missed) / (found.n_tp + found.n_fp + cost * missed)
+                )
+            _, chosen = recommend(grid, miss_cost=cost)
+            assert chosen.lrp_common == pytest.approx(weighted["common"], abs=1e-12)
+            assert chosen.lrp_by_class == pytest.approx(weighted["by_class"], abs=1e-12)
+            assert chosen.kind == ("by_class" if weighted["by_class"] < weighted["common"] else "common")
+            kinds.add(chosen.kind)
+    assert kinds == {"common", "by_class"}
+
+
 def test_a_class_with_few_objects_takes_the_common_threshold() -> None:
     gt, detections = ordinary_set(3, n_images=40)
     keep = [a for a in gt["annotations"] if a["category_id"] != 3 or a["image_id"] <= 4]
