@@ -44,7 +44,7 @@ val, compare and metrics measure COCO AP and calibration, and write numbers, tab
     evaluator=pycocotools                 or hotcoco: the same numbers, faster (pip install 'det-ls[fast]')
     bootstrap=1000 level=0.95 seed=0      replicates of the images for intervals, at least 100 (0: none), and coverage
     simulations=100                       of a perfectly calibrated detector, for the floors; 0 for none
-    threshold=lrp                         or a number: the score threshold of the boxes that are kept
+    threshold=lrp                         or a multiple of 0.01: the score threshold of the boxes that are kept
     miss_cost=1                           what a miss costs in choosing it, where a false alarm costs 1
     split_thresholds=                     val, compare: another split to choose it on
     groups=                               images that belong together: a CSV (image, group) or an expression: '^\\d+'

@@ -87,7 +87,7 @@ def evaluate(
         simulations: Simulations of a perfectly calibrated detector, for floors; 0 for none.
         level: Nominal coverage of the intervals.
         threshold: ``lrp`` to choose the score threshold of the kept boxes on other images than those it is judged on,
-            or the threshold itself.
+            or the threshold itself, a multiple of 0.01 (the finest: 0.001 and 0.999).
         miss_cost: What a missed object costs in that choice, where a false alarm costs 1.
         groups: Which images are not independent, such as slices of one patient: a CSV file with the columns image and
             group, or a regular expression on the file names. Bootstrap and folds keep groups together.
@@ -241,7 +241,7 @@ def evaluate_detections(
         simulations: Simulations of a perfectly calibrated detector, for floors; 0 for none.
         level: Nominal coverage of the intervals.
         threshold: ``lrp`` to choose the score threshold of the kept boxes on other images than those it is judged on,
-            or the threshold itself.
+            or the threshold itself, a multiple of 0.01 (the finest: 0.001 and 0.999).
         miss_cost: What a missed object costs in that choice, where a false alarm costs 1.
         groups: Which images are not independent, such as slices of one patient: a CSV file with the columns image and
             group, or a regular expression on the file names. Bootstrap and folds keep groups together.
