@@ -2,30 +2,37 @@
 """Classify scikit-learn's digits with and without label smoothing, over several seeds, and print what it changed.
 
     python scripts/classify_digits.py --out runs/digits --seeds 0 1 2
+    python scripts/classify_digits.py --out runs/flip --seeds 0 1 2 3 4 --epsilons 0 0.1 0.3 --flip 0.2 --plain
 
 The 1,797 digits are written as image folders, half to train and half to validate, and trained through
 ``det-ls train task=classify``. Accuracy, ECE and NLL are those of the last checkpoint, so that no arm chooses its epoch
-on the images that it is measured on.
+on the images that it is measured on. A run that is finished is not repeated; its numbers are in ``numbers.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from det_ls.base.files import write_json
+
 Array = np.ndarray[Any, Any]
 BINS = 15
+PLAIN = ("auto_augment=None", "scale=0", "hsv_h=0", "hsv_s=0", "hsv_v=0")
 
 
-def write_folders(out: Path) -> Path:
+def write_folders(out: Path, flip: float = 0.0, seed: int = 0) -> Path:
     """Write the digits as images of 32 x 32 pixels in a folder a class.
 
     Args:
         out: Where to write; what is there already is used.
+        flip: Share of the training images that get the label of another class, 0 to 1.
+        seed: Which images these are, and their labels.
 
     Returns:
         The folder with ``train`` and ``val``.
@@ -34,13 +41,17 @@ def write_folders(out: Path) -> Path:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    folder = out / "digits"
+    folder = out / (f"digits-flip{flip:g}-seed{seed}" if flip else "digits")
     if folder.is_dir():
         return folder
     digits = load_digits()
     train, _ = train_test_split(np.arange(len(digits.target)), test_size=0.5, stratify=digits.target, random_state=0)
-    for i, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        place = folder / ("train" if i in set(train.tolist()) else "val") / str(label)
+    labels, trained = digits.target.copy(), set(train.tolist())
+    generator = np.random.default_rng(seed)
+    wrong = generator.permutation(train)[: round(flip * len(train))]
+    labels[wrong] = (labels[wrong] + generator.integers(1, 10, len(wrong))) % 10
+    for i, (image, label) in enumerate(zip(digits.images, labels, strict=True)):
+        place = folder / ("train" if i in trained else "val") / str(label)
         place.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(place / f"{i:04d}.png"), np.kron(image / 16 * 255, np.ones((4, 4))).astype(np.uint8))
     return folder
@@ -93,7 +104,7 @@ def measures(probability: Array, true: Array) -> dict[str, float]:
     }
 
 
-def train(folder: Path, out: Path, epsilon: float, seed: int, epochs: int) -> Path:
+def train(folder: Path, out: Path, epsilon: float, seed: int, epochs: int, plain: bool = False) -> Path:
     """Train one classifier through the command line.
 
     Args:
@@ -102,6 +113,7 @@ def train(folder: Path, out: Path, epsilon: float, seed: int, epochs: int) -> Pa
         epsilon: The key ``label_smoothing``, in mode ``uniform``.
         seed: The run's seed.
         epochs: How long to train.
+        plain: Whether to do without Ultralytics' augmentation, so that the classifier over-fits.
 
     Returns:
         The last checkpoint.
@@ -122,6 +134,7 @@ def train(folder: Path, out: Path, epsilon: float, seed: int, epochs: int) -> Pa
     ]
     words += ["exist_ok=True", f"label_smoothing={epsilon}"]
     words += ["label_smoothing_mode=uniform"] * (epsilon > 0)
+    words += list(PLAIN) * plain
     if det_ls(words):
         raise SystemExit(f"training of {name} failed")
     return out / name / "weights" / "last.pt"
@@ -133,14 +146,19 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.0, 0.1])
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--flip", type=float, default=0.0, help="share of wrong training labels")
+    parser.add_argument("--plain", action="store_true", help="without augmentation, so that the classifier over-fits")
     given = parser.parse_args()
     out = given.out.resolve()
-    folder = write_folders(out)
     rows = ["| epsilon | seed | accuracy | ECE | signed gap | NLL |", "| --- | --- | --- | --- | --- | --- |"]
     for seed in given.seeds:
+        folder = write_folders(out, given.flip, seed)
         for epsilon in given.epsilons:
-            last = train(folder, out, epsilon, seed, given.epochs)
-            found = measures(*probabilities(last, folder))
+            numbers = out / f"epsilon{epsilon}-seed{seed}" / "numbers.json"
+            if not numbers.is_file():
+                last = train(folder, out, epsilon, seed, given.epochs, given.plain)
+                write_json(numbers, measures(*probabilities(last, folder)))
+            found = json.loads(numbers.read_text())
             rows.append(f"| {epsilon} | {seed} | " + " | ".join(f"{value:.4f}" for value in found.values()) + " |")
     print("\n".join(rows))
     return 0

@@ -40,3 +40,14 @@ def test_every_digit_is_written_once_half_of_each_class_to_train(tmp_path):
     assert sum(counts["train"]) + sum(counts["val"]) == 1797
     assert max(abs(a - b) for a, b in zip(counts["train"], counts["val"], strict=True)) <= 1
     assert digits.write_folders(tmp_path) == folder
+
+
+def test_flipped_labels_are_the_share_that_was_asked_for_in_training_images_only(tmp_path):
+    pytest.importorskip("sklearn")
+    true, noisy = digits.write_folders(tmp_path), digits.write_folders(tmp_path, flip=0.2, seed=3)
+    labels = [
+        {file.name: (file.parts[-3], file.parts[-2]) for file in folder.rglob("*.png")} for folder in (true, noisy)
+    ]
+    changed = [name for name, place in labels[0].items() if labels[1][name] != place]
+    assert {labels[1][name][0] for name in changed} == {"train"}
+    assert len(changed) == round(0.2 * sum(split == "train" for split, _ in labels[0].values()))
