@@ -3,8 +3,8 @@
 
     python scripts/calibrate_arms.py stock=A/last.pt "redistribute 0.1=B/last.pt" --data data.yaml --imgsz 128
 
-Each model is calibrated on the validation split (shared Platt), and its numbers after are cross-fitted by image. Nothing
-is written but the picture.
+Each model is calibrated on the validation split (shared Platt), and its numbers after are cross-fitted by image.
+Nothing is written but the picture.
 """
 
 from __future__ import annotations
