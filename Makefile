@@ -8,7 +8,7 @@ export YOLO_CONFIG_DIR ?= $(CURDIR)/$(VENV)
 export YOLO_OFFLINE ?= True
 export YOLO_AUTOINSTALL ?= False
 
-.PHONY: demo test test-oldest lint clean
+.PHONY: demo test test-oldest lint docs clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,5 +36,9 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest runs/demo
+	rm -rf $(VENV) $(VENV)-oldest runs/demo .site
