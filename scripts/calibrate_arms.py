@@ -73,7 +73,7 @@ def picture(results: dict[str, Calibration], target: str) -> Figure:
         diagonal(ax)
         for look, (name, result) in zip(LOOKS, results.items(), strict=False):
             reliability_curve(ax, result.reliability[f"{target}_kept"][place], name, look, None)
-        dress(ax, title, AXIS[target] if place == 0 else "")
+        dress(ax, f"Score, {scores}", AXIS[target] if place == 0 else "")
     legend(panels[0])
     return figure
 
