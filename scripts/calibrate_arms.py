@@ -67,9 +67,7 @@ def picture(results: dict[str, Calibration], target: str) -> Figure:
     """
     figure = Figure(figsize=(1.5 * PAPER_WIDTH, 3.9), layout="constrained")
     panels: list[Axes] = list(figure.subplots(1, 2, sharey=True))
-    for place, (ax, title) in enumerate(
-        zip(panels, ("Score, as trained", "Score, calibrated (cross-fitted)"), strict=True)
-    ):
+    for place, (ax, scores) in enumerate(zip(panels, ("as trained", "calibrated (cross-fitted)"), strict=True)):
         diagonal(ax)
         for look, (name, result) in zip(LOOKS, results.items(), strict=False):
             reliability_curve(ax, result.reliability[f"{target}_kept"][place], name, look, None)
