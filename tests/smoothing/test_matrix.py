@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from det_ls import smooth_targets, smoothing_matrix
+from det_ls.smoothing.matrix import smoothing_rows
 
 MASS_KEEPING = ("redistribute", "uniform")
 ALL_MODES = ("redistribute", "uniform", "binary", "background")
@@ -206,3 +207,21 @@ def test_smooth_targets_enforces_the_same_and_needs_floats():
         smooth_targets(torch.ones(4, 2, dtype=torch.long), 0.1)
     with pytest.raises(ValueError, match="got a scalar"):
         smooth_targets(torch.tensor(1.0), 0.1)
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+def test_two_numbers_a_class_are_the_matrix(mode):
+    eps = [0.0, 0.1, 0.3]
+    diagonal, rest = smoothing_rows(3, eps, mode)
+    matrix = smoothing_matrix(3, eps, mode)
+    torch.testing.assert_close(torch.where(torch.eye(3, dtype=torch.bool), diagonal[:, None], rest[:, None]), matrix)
+    assert diagonal.dtype == rest.dtype == torch.float64
+
+
+def test_rows_are_checked_as_the_matrix_is():
+    with pytest.raises(ValueError, match="below 0.5 for class 'dog'"):
+        smoothing_rows(2, [0.1, 0.6], class_names=["cat", "dog"])
+    with pytest.raises(ValueError, match="num_classes: expected an integer of at least 1, got 0"):
+        smoothing_rows(0, 0.1)
+    with pytest.raises(ValueError, match="label_smoothing_mode: expected one of .* got 'other'"):
+        smoothing_rows(2, 0.1, "other")

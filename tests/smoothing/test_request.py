@@ -44,3 +44,31 @@ def test_a_refusal_names_the_keys_that_were_given():
     request = Request.parse({"label_smoothing": 0.1, "label_smoothing_mode": "uniform"})
     with pytest.raises(ValueError, match="^label_smoothing, label_smoothing_mode: expected another thing"):
         refuse_keys({"label_smoothing": request}, "expected another thing.")
+    with pytest.raises(ValueError, match="^label_smoothing_mode, calibrate: expected another thing"):
+        refuse_keys({"label_smoothing_mode": "uniform", "calibrate": "val", "epochs": 3}, "expected another thing.")
+    refuse_keys({"epochs": 3}, "expected another thing.")
+
+
+def test_keys_that_say_how_without_an_epsilon_are_refused():
+    keys = {"label_smoothing_mode": "uniform", "label_smoothing_schedule": "linear"}
+    with pytest.raises(
+        ValueError, match="^label_smoothing_mode, label_smoothing_schedule: expected label_smoothing= as well, got none"
+    ):
+        Request.parse({**keys, "calibrate": "val"}).check_epsilon()
+    Request.parse({**keys, "label_smoothing": 0.0}).check_epsilon()
+    Request.parse({"calibrate": "val"}).check_epsilon()
+
+
+def test_a_request_is_checked_against_the_classes_of_the_data():
+    request = Request.parse({"label_smoothing": {"b": 0.6}})
+    with pytest.raises(ValueError, match="below 0.5 for class 'b'"):
+        request.check(["a", "b"])
+    with pytest.raises(ValueError, match="expected a class of the data, got 'b'"):
+        request.check(["x", "y", "z"])
+    request.check(["a", "b", "c"])
+
+
+def test_a_request_makes_a_policy_only_where_it_smooths():
+    assert Request.parse({"label_smoothing": 0.0}).policy(["a", "b"]) is None
+    policy = Request.parse({"label_smoothing": 0.2, "label_smoothing_schedule": "linear"}).policy(["a", "b"])
+    assert policy.matrix(1, 3).tolist() == [[0.9, 0.1], [0.1, 0.9]]

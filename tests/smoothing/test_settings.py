@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from det_ls.smoothing.settings import LabelSmoothing, split_keys
+from det_ls.smoothing.settings import LabelSmoothing, check_unique, ordered_names, split_keys
 from det_ls.smoothing.similarity import SimilarityTable
 
 NAMES = ["negative", "positive"]
@@ -146,3 +146,20 @@ def test_without_smoothing_there_is_no_bound_and_one_class_is_fine():
 def test_a_missing_table_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="label_smoothing_similarity: expected a CSV file, got .*nothing.csv"):
         SimilarityTable.read(tmp_path / "nothing.csv")
+
+
+def test_names_come_in_index_order_from_either_form():
+    assert ordered_names({2: "c", 0: "a", 10: "k", 1: 7}) == ["a", "7", "c", "k"]
+    assert ordered_names(("b", 3)) == ["b", "3"]
+
+
+def test_a_name_that_stands_for_two_classes_is_refused():
+    with pytest.raises(ValueError, match="expected each class name once, got 'dog' for the classes 1 and 3"):
+        check_unique(["cat", "dog", "cow", "dog"])
+    check_unique(["cat", "dog"])
+
+
+def test_a_description_names_what_is_in_use_and_nothing_else():
+    assert LabelSmoothing(0.1, "uniform").describe() == "label_smoothing=0.1 mode=uniform schedule=constant"
+    assert LabelSmoothing(0.0, "uniform").describe() == "label_smoothing=0.0"
+    assert LabelSmoothing(0.0, calibrate="val").describe() == "label_smoothing=0.0 calibrate=val"
