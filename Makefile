@@ -8,7 +8,7 @@ export YOLO_CONFIG_DIR ?= $(CURDIR)/$(VENV)
 export YOLO_OFFLINE ?= True
 export YOLO_AUTOINSTALL ?= False
 
-.PHONY: demo test test-oldest lint docs clean
+.PHONY: demo test test-oldest test-matrix mutate lint docs clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
 # The oldest versions that pyproject.toml allows; wants Python 3.10: make test-oldest PYTHON=python3.10
 test-oldest:
@@ -28,6 +28,15 @@ test-oldest:
 	$(VENV)-oldest/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)-oldest/bin/python -m pip install --quiet --constraint .ci/oldest.txt --editable ".[test]"
 	$(VENV)-oldest/bin/python -m pytest -n 2
+
+# The seams and paths on the oldest, a middle and the newest versions; wants Python 3.10, 3.12 and 3.13 (docs/versions.md)
+test-matrix:
+	$(PYTHON) scripts/check_versions.py
+
+# Mutants of det_ls/smoothing and det_ls/losses; goes on where it was stopped (docs/mutation_testing.md)
+mutate: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[test,mutation]"
+	$(BIN)/python scripts/check_mutants.py
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
@@ -41,4 +50,4 @@ docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest runs/demo .site
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-middle $(VENV)-newest .mutation .site runs/demo
