@@ -227,7 +227,7 @@ def main() -> int:
         data_sets = int(arguments.get("data_sets", usual))
 
         def bar(sets: Iterable[int], name: str = name) -> Iterable[int]:
-            wrapped: Iterable[int] = TQDM(sets, desc=name)
+            wrapped: Iterable[int] = TQDM(sets, desc=name, file=sys.stderr)
             return wrapped
 
         lines = check(data_sets, int(arguments.get("seed", 0)), bar)

@@ -219,7 +219,7 @@ class _Problem:
         known = (n_groups > d) & (np.linalg.cond(information) < 1e12)
         left = np.where(known[owner][:, None, None], information[owner] - own, np.eye(d))
         moved = _solve(left, scores)
-        inverse = np.linalg.pinv(left, hermitian=True)
+        inverse = np.stack([_solve(left, np.broadcast_to(unit, (n, d))) for unit in np.eye(d)], -1)
         share = np.einsum("gij,gjk,gik->gi", inverse, expected, inverse)
         covariance, dispersion, freedom = (np.full((k, *tail), np.nan) for tail in ((d, d), (), (d,)))
         for c in np.flatnonzero(known):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import ndtri
@@ -108,18 +109,16 @@ def fit_pooled(
     dispersion = dispersion if np.isfinite(dispersion) and dispersion > 0 else 1.0
     grid, log_prior = _grid(d)
     theta, mean, prior = np.tile(centre, (n_classes, 1)), centre, np.diag(_START[:d] ** 2)
-    per_class = {"cls": cls, "n_classes": n_classes, "robust": False}
+    fit_classes = partial(fit_logistic, features, target, weight, cls=cls, n_classes=n_classes, robust=False)
     for _ in range(ROUNDS):
         # The loss is not divided by the dispersion, so the prior is multiplied by it; it is one of slopes here.
         unlogged = np.diag(_unlog_rate(mean[None])[0])
         precision = np.asarray(dispersion * np.linalg.inv(unlogged @ prior @ unlogged), np.float64)
-        fit = fit_logistic(
-            features, target, weight, start=theta, prior_mean=mean, prior_precision=precision, **per_class
-        )
+        fit = fit_classes(start=theta, prior_mean=mean, prior_precision=precision)
         flat = fit.theta[:, 0] < _FLATTEST * mean[0]
         if flat.any():
             expanded = np.where(flat[:, None], mean * np.array([_FLATTEST, 1.0])[:d], fit.theta)
-            fit = fit_logistic(features, target, weight, start=expanded, max_steps=0, **per_class)
+            fit = fit_classes(start=expanded, max_steps=0)
         theta = fit.theta
         noise = _noise(features, target, weight, cls, fit, groups)
         known, pull = _known(fit, noise, centre)
