@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402 - after the thread settings
 from simulated_maps import Simulated, simulate  # noqa: E402
 
 from det_ls.calibration.fit import affine_features, fit_logistic  # noqa: E402
-from det_ls.calibration.maps import CalibrationMap, Floats, Ints, sigmoid  # noqa: E402
+from det_ls.calibration.maps import AffineMap, CalibrationMap, Floats, Ints, sigmoid  # noqa: E402
 from det_ls.calibration.methods import Recipe, Sample, fit, weights  # noqa: E402
 from det_ls.metrics.calibration import LAECE_BINS, reliability  # noqa: E402
 
@@ -109,6 +109,7 @@ def pooling(data_sets: int, weighting: str, *, seed: int = 0, bar: Bar = iter) -
         found = fit(sample, Recipe(weighting=weighting, per_class=True))
         assert found.shared is not None
         assert found.pooled is not None
+        assert isinstance(found.map, AffineMap)
         # A class of 5 boxes may have no best map of its own: a prior that is next to none gives it one.
         alone = fit_logistic(
             affine_features(sample.z),
@@ -120,7 +121,7 @@ def pooling(data_sets: int, weighting: str, *, seed: int = 0, bar: Bar = iter) -
             prior_precision=1e-3 * np.eye(2),
             robust=False,
         )
-        shipped = np.stack([found.map.a, found.map.b], 1)  # type: ignore[union-attr]
+        shipped = np.stack([found.map.a, found.map.b], 1)
         maps = (np.tile(found.shared.theta, (CLASSES, 1)), alone.theta, shipped)
         errors.append([map_error(theta, truth) for theta in maps])
         covered.append(held(found.pooled.interval(), truth))
