@@ -33,10 +33,11 @@ def test_a_class_of_few_boxes_gets_the_map_of_all_and_one_of_many_its_own(studie
 
 
 def test_a_class_map_lies_in_its_interval_at_the_nominal_rate(studied):
-    """400 classes of each size: three standard deviations of a count are 0.033."""
+    """400 classes of each size, those of a set being wrong together: three standard deviations are some 0.045."""
     _, coverage, _ = studied
-    assert (coverage > 0.95 - 0.035).all(), coverage
-    assert (coverage < 0.95 + 0.035).all(), coverage
+    assert (coverage > 0.95 - 0.045).all(), coverage
+    assert (coverage < 0.95 + 0.045).all(), coverage
+    assert (abs(coverage.mean(0) - 0.95) < 0.03).all(), coverage
 
 
 def test_classes_that_do_not_differ_get_nearly_the_same_map():
