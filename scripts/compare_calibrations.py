@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=2, help="folds by image (default 2: halves)")
     parser.add_argument("--deals", type=int, default=10, help="random deals to average over (default 10)")
     parser.add_argument("--weightings", nargs="+", default=["score"], choices=WEIGHTINGS, help="default: score")
+    parser.add_argument("--plain", action="store_true", help="maps as they were fitted, not drawn towards no change")
     args = parser.parse_args()
     table = build_table(args.annotations, args.predictions)
     z = logit(table.score)
@@ -39,7 +40,7 @@ def main() -> None:
     ):
         if per_class and method not in FOLDING:
             continue
-        recipe = Recipe(method, target, weighting, per_class)
+        recipe = Recipe(method, target, weighting, per_class, shrink=not args.plain)
         found = [calibrate_table(table, z, recipe, folds=args.folds, seed=seed) for seed in range(args.deals)]
         if i == 0:
             before = [found[0].numbers[p][k].before for p, k in columns]

@@ -59,6 +59,7 @@ def calibrate(
     target: str = "iou",
     weighting: str = "score",
     per_class: bool = False,
+    shrink: bool = True,
     groups: GroupSpec | None = None,
     smoothing: object = None,
     allow_train: bool = False,
@@ -93,6 +94,8 @@ def calibrate(
         target: ``iou`` or ``tp`` (:class:`det_ls.calibration.methods.Recipe`), like the next two.
         weighting: ``score``, ``above`` or ``all``.
         per_class: Whether each class has its own map, partially pooled.
+        shrink: Whether the map is pulled towards the identity as far as the data cannot tell it from that, so that a
+            model that is calibrated already stays so (:mod:`det_ls.calibration.identity`).
         groups: Which images are not independent, such as slices of one patient, and are held out together: a CSV file
             with the columns image and group, or a regular expression on the file names.
         smoothing: For ``desmooth``: label-smoothing keys, or the matrix; None for those of the run's args.yaml.
@@ -125,9 +128,11 @@ def calibrate(
         ValueError: If an argument is out of range; the split is the one that the model was trained on; the model cannot
             be calibrated, or is already; nothing matches; or a slope is not above 0.
     """
-    recipe = None if method == DESMOOTH else _recipe(method, target, weighting, per_class)
-    if recipe is None and (target, weighting, per_class) != ("iou", "score", False):
-        raise ArgumentError("method: expected one that is fitted, for target, weighting and per_class, got 'desmooth'.")
+    recipe = None if method == DESMOOTH else _recipe(method, target, weighting, per_class, shrink)
+    if recipe is None and (target, weighting, per_class, shrink) != ("iou", "score", False, True):
+        raise ArgumentError(
+            "method: expected one that is fitted, for target, weighting, per_class and shrink, got 'desmooth'."
+        )
     if recipe is not None and smoothing is not None:
         raise ArgumentError(f"smoothing: expected method=desmooth with it, got method={method}.")
     _check(split, allow_train, recalibrate, exist_ok, folds, bootstrap, seed)
@@ -274,10 +279,10 @@ def _destination(model: object, save: object, method: str, exist_ok: bool) -> Pa
     return destination
 
 
-def _recipe(method: str, target: str, weighting: str, per_class: bool) -> Recipe:
+def _recipe(method: str, target: str, weighting: str, per_class: bool, shrink: bool) -> Recipe:
     if method not in METHODS:
         raise ArgumentError(f"method: expected one of {', '.join([*METHODS, DESMOOTH])}, got {method!r}.")
-    return Recipe(method, target, weighting, per_class)
+    return Recipe(method, target, weighting, per_class, shrink)
 
 
 def _check(

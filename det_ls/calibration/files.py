@@ -38,6 +38,7 @@ def calibrate_detections(
     target: str = "iou",
     weighting: str = "score",
     per_class: bool = False,
+    shrink: bool = True,
     groups: GroupSpec | None = None,
     folds: int = FOLDS,
     bootstrap: int = 200,
@@ -59,6 +60,7 @@ def calibrate_detections(
         target: As in :func:`det_ls.calibrate`, like all further arguments.
         weighting: ``score``, ``above`` or ``all``.
         per_class: Whether each class has its own map, partially pooled.
+        shrink: Whether the map is pulled towards the identity as far as the data cannot tell it from that.
         groups: Which images belong together.
         folds: Folds of the cross-fit.
         bootstrap: Replicates over groups for the intervals; 0 for none.
@@ -72,7 +74,7 @@ def calibrate_detections(
         FileNotFoundError: If a file does not exist.
         ValueError: If a file is not valid, an argument is out of range, nothing matches, or a slope is not above 0.
     """
-    recipe = Recipe(method, target, weighting, per_class)
+    recipe = Recipe(method, target, weighting, per_class, shrink)
     check_flag("exist_ok", exist_ok)
     for name, number, least in (("folds", folds, 2), ("bootstrap", bootstrap, 0), ("seed", seed, 0)):
         check_integer(name, number, least)

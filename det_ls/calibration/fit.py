@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from det_ls.base.errors import ArgumentError, MissingPackageError
 from det_ls.calibration.maps import AffineMap, BetaMap, Floats, Ints, IsotonicMap, beta_features, sigmoid
@@ -35,6 +35,8 @@ class LogisticFit:
             of one group that depend on each other; NaN where it cannot be told.
         dispersion: (K,) how many times the variance is what the information alone would say; 1 for independent
             binary targets of weight 1, NaN where it cannot be told.
+        freedom: (K, D) degrees of freedom of each parameter's variance: the number of groups that would say as much if
+            all weighed alike; NaN where it cannot be told.
         n: (K,) detections of a weight above 0.
         converged: (K,) whether a minimum was found; there is none where the targets are separable.
     """
@@ -44,11 +46,12 @@ class LogisticFit:
     information: Floats
     covariance: Floats
     dispersion: Floats
+    freedom: Floats
     n: Ints
     converged: np.ndarray[Any, np.dtype[np.bool_]]
 
     def interval(self, level: float = 0.95) -> Floats:
-        """Give an interval of each parameter, by a normal approximation.
+        """Give an interval of each parameter, by a t distribution of :attr:`freedom`.
 
         Args:
             level: Nominal coverage, in (0, 1).
@@ -56,7 +59,7 @@ class LogisticFit:
         Returns:
             (K, D, 2) lower and upper ends.
         """
-        width = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2))
+        width = stdtrit(self.freedom, 0.5 + level / 2) * np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2))
         return np.stack([self.theta - width, self.theta + width], axis=-1)
 
 
@@ -131,13 +134,12 @@ def fit_logistic(
         if not np.isfinite(theta).all() or np.abs(theta).max() > 1e6:
             break
     pull = (theta - mean) @ precision
-    covariance, dispersion = np.full((n_classes, d, d), np.nan), np.full(n_classes, np.nan)
+    information = information - precision
+    covariance, dispersion, freedom = (np.full((n_classes, *tail), np.nan) for tail in ((d, d), (), (d,)))
     if robust:
-        covariance, dispersion = problem.sandwich(theta, information - precision, groups)
-    enough = problem.n > 0
-    return LogisticFit(
-        theta, gradient - pull, information - precision, covariance, dispersion, problem.n, converged & enough
-    )
+        covariance, dispersion, freedom = problem.sandwich(theta, information, groups)
+    converged &= problem.n > 0
+    return LogisticFit(theta, gradient - pull, information, covariance, dispersion, freedom, problem.n, converged)
 
 
 class _Problem:
@@ -184,14 +186,17 @@ class _Problem:
                 information[:, i, j] = information[:, j, i] = self.total(cf * self.features[j])
         return self.total(loss), gradient, information
 
-    def sandwich(self, theta: Floats, information: Floats, groups: Ints | None) -> tuple[Floats, Floats]:
-        """Give the robust covariance (K, D, D) and the dispersion (K,).
+    def sandwich(self, theta: Floats, information: Floats, groups: Ints | None) -> tuple[Floats, Floats, Floats]:
+        """Give the robust covariance (K, D, D), the dispersion (K,) and the degrees of freedom (K, D).
 
         Each group is left out in turn, by one Newton step: the jackknife CR3 of Bell and McCaffrey (2002), whose
-        intervals hold their rate with few groups, where the plain sandwich's are too short.
+        intervals hold their rate with few groups, where the plain sandwich's are too short. The degrees of freedom
+        are theirs too (Satterthwaite's), with the variance that the model expects of each group's share and without
+        the terms between groups: (sum v_g)^2 / sum v_g^2.
         """
         d, k = len(self.features), self.n_classes
         _, _, _, residual, curvature = self.terms(theta)
+        noise = curvature if self.weight is None else curvature * self.weight
         used = np.arange(len(residual)) if self.weight is None else np.flatnonzero(self.weight)
         rows = np.arange(len(residual)) if groups is None else np.asarray(groups, np.int64)
         cells = (rows if self.cls is None else rows * k + self.cls)[used]
@@ -203,20 +208,26 @@ class _Problem:
             return np.asarray(np.bincount(at, weights=values[used], minlength=n), np.float64)
 
         scores = np.stack([by_group(residual * f) for f in self.features], -1)
-        own = np.empty((n, d, d))
+        own, expected = np.empty((n, d, d)), np.empty((n, d, d))
         for i in range(d):
             for j in range(i + 1):
-                own[:, i, j] = own[:, j, i] = by_group(curvature * self.features[i] * self.features[j])
+                product = self.features[i] * self.features[j]
+                own[:, i, j] = own[:, j, i] = by_group(curvature * product)
+                expected[:, i, j] = expected[:, j, i] = by_group(noise * product)
         n_groups = np.bincount(owner, minlength=k)
         # As many groups as parameters make the gradients' variance singular: it says nothing.
         known = (n_groups > d) & (np.linalg.cond(information) < 1e12)
-        moved = _solve(np.where(known[owner][:, None, None], information[owner] - own, np.eye(d)), scores)
-        covariance, dispersion = np.full((k, d, d), np.nan), np.full(k, np.nan)
+        left = np.where(known[owner][:, None, None], information[owner] - own, np.eye(d))
+        moved = _solve(left, scores)
+        inverse = np.stack([_solve(left, np.broadcast_to(unit, (n, d))) for unit in np.eye(d)], -1)
+        share = np.einsum("gij,gjk,gik->gi", inverse, expected, inverse)
+        covariance, dispersion, freedom = (np.full((k, *tail), np.nan) for tail in ((d, d), (), (d,)))
         for c in np.flatnonzero(known):
             mine = owner == c
             covariance[c] = moved[mine].T @ moved[mine] * (n_groups[c] - 1) / n_groups[c]
             dispersion[c] = np.trace(covariance[c] @ information[c]) / d
-        return covariance, dispersion
+            freedom[c] = share[mine].sum(0) ** 2 / (share[mine] ** 2).sum(0)
+        return covariance, dispersion, freedom
 
 
 def _solve(information: Floats, gradient: Floats) -> Floats:
@@ -225,6 +236,27 @@ def _solve(information: Floats, gradient: Floats) -> Floats:
     ridge = 1e-13 * np.trace(information, axis1=1, axis2=2) + 1e-300
     step = np.linalg.solve(information + ridge[:, None, None] * np.eye(d), gradient[..., None])[..., 0]
     return np.where(np.isfinite(step), step, 0.0)
+
+
+def converged(fit: LogisticFit, n: int) -> Floats:
+    """Return a single fit's parameters.
+
+    Args:
+        fit: The fit.
+        n: Detections that it was fitted on.
+
+    Returns:
+        (D,) parameters.
+
+    Raises:
+        ValueError: If it found no minimum: there is none where a threshold parts right from wrong without error.
+    """
+    if not fit.converged[0]:
+        raise ArgumentError(
+            "predictions: expected right and wrong detections whose scores overlap to fit a map on, got "
+            f"{n} that no single map fits best."
+        )
+    return np.asarray(fit.theta[0], np.float64)
 
 
 def affine_features(z: Floats, kind: str = "platt") -> list[Floats]:
@@ -270,15 +302,20 @@ def fit_beta(z: Floats, target: Floats, weight: Floats | None = None) -> BetaMap
         The map.
 
     Raises:
-        ValueError: If both weights would be negative.
+        ValueError: If both weights would be negative, or no map is best.
     """
+
+    def best(*features: Floats) -> list[float]:
+        fit = fit_logistic([*features, np.ones_like(z)], target, weight, robust=False)
+        found: list[float] = converged(fit, len(z)).tolist()
+        return found
+
     log_s, minus_log_rest = beta_features(z)
-    ones = np.ones_like(z)
-    a, b, c = fit_logistic([log_s, minus_log_rest, ones], target, weight).theta[0].tolist()
+    a, b, c = best(log_s, minus_log_rest)
     if a < 0:
-        a, (b, c) = 0.0, fit_logistic([minus_log_rest, ones], target, weight).theta[0].tolist()
+        a, (b, c) = 0.0, best(minus_log_rest)
     elif b < 0:
-        b, (a, c) = 0.0, fit_logistic([log_s, ones], target, weight).theta[0].tolist()
+        b, (a, c) = 0.0, best(log_s)
     return BetaMap(a, b, c)
 
 

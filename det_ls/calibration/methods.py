@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from det_ls.base.errors import ArgumentError, ArgumentTypeError
-from det_ls.calibration.fit import LogisticFit, affine_features, affine_map, fit_beta, fit_isotonic, fit_logistic
+from det_ls.calibration.fit import (
+    LogisticFit,
+    affine_features,
+    affine_map,
+    converged,
+    fit_beta,
+    fit_isotonic,
+    fit_logistic,
+)
+from det_ls.calibration.identity import class_shares, identity, pulled, shared_share
 from det_ls.calibration.maps import CalibrationMap, Floats, Ints, sigmoid
 from det_ls.calibration.pooling import PooledFit, fit_pooled
 from det_ls.metrics.table import DetectionTable
@@ -31,19 +40,23 @@ class Recipe:
         weighting: ``score``: a detection weighs its score, which is the share of the score thresholds from 0 to 1 that
             keep it; ``above``: detections from a score of 0.05 alone; ``all``: all alike.
         per_class: Whether each class has its own map, partially pooled (Platt and temperature only).
+        shrink: Whether a map of Platt or temperature scaling is pulled towards the identity as far as the data cannot
+            tell it from that (:mod:`det_ls.calibration.identity`); if not it is the plain maximum of the likelihood.
     """
 
     method: str = "platt"
     target: str = "iou"
     weighting: str = "score"
     per_class: bool = False
+    shrink: bool = True
 
     def __post_init__(self) -> None:
         for name, known in (("method", METHODS), ("target", TARGETS), ("weighting", WEIGHTINGS)):
             if getattr(self, name) not in known:
                 raise ArgumentError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
-        if not isinstance(self.per_class, bool):
-            raise ArgumentTypeError(f"per_class: expected True or False, got {self.per_class!r}.")
+        for name in ("per_class", "shrink"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentTypeError(f"{name}: expected True or False, got {getattr(self, name)!r}.")
         if self.per_class and self.method not in FOLDING:
             raise ArgumentError(f"per_class: expected platt or temperature for maps by class, got {self.method!r}.")
 
@@ -88,11 +101,14 @@ class Fitted:
         map: The map.
         shared: The fit of all classes together; None for beta and isotonic.
         pooled: The fits by class; None for a shared map.
+        shares: How much of its distance from the identity the shared map keeps, and after it each class's; 1 where the
+            map is as it was fitted.
     """
 
     map: CalibrationMap
     shared: LogisticFit | None = None
     pooled: PooledFit | None = None
+    shares: tuple[float, ...] = ()
 
 
 def weights(score: Floats, weighting: str) -> Floats:
@@ -175,15 +191,14 @@ def fit(sample: Sample, recipe: Recipe) -> Fitted:
     if recipe.method == "isotonic":
         return Fitted(fit_isotonic(sample.z, sample.target, sample.weight))
     features = affine_features(sample.z, recipe.method)
-    start = np.eye(len(features))[0]  # the identity: a = 1, b = 0
+    start = identity(len(features))
     shared = fit_logistic(features, sample.target, sample.weight, groups=sample.group, start=start)
-    if not shared.converged[0]:
-        raise ArgumentError(
-            "predictions: expected right and wrong detections whose scores overlap to fit a map on, got "
-            f"{len(sample.z)} that no single map fits best."
-        )
-    shared_map = affine_map(shared.theta, recipe.method)
+    converged(shared, len(sample.z))
+    affine_map(shared.theta, recipe.method)  # a slope that turns the ranking is refused, however far it would be pulled
+    share = shared_share(shared) if recipe.shrink else 1.0
     if not recipe.per_class:
-        return Fitted(shared_map, shared)
+        return Fitted(affine_map(pulled(shared.theta, share), recipe.method), shared, None, (share,))
     pooled = fit_pooled(features, sample.target, sample.weight, sample.cls, len(sample.classes), sample.group, shared)
-    return Fitted(affine_map(pooled.theta, recipe.method, sample.classes), shared, pooled)
+    shares = class_shares(pooled) if recipe.shrink else np.ones(len(sample.classes))
+    by_class = affine_map(pulled(pooled.theta, shares), recipe.method, sample.classes)
+    return Fitted(by_class, shared, pooled, (share, *shares.tolist()))

@@ -26,14 +26,16 @@ class Estimate:
 
     Attributes:
         name: The class; None for the shared map.
-        a: Slope of the logit.
-        b: Offset.
-        a_interval: 95% interval of the slope, of a class approximate (:mod:`det_ls.calibration.pooling`); None where it
+        a: Slope of the logit, in the map that is shipped.
+        b: Offset, likewise.
+        a_interval: 95% interval of the true slope, around what was fitted and not around what is shipped; None where it
             cannot be told.
-        b_interval: 95% interval of the offset, likewise; None too where it is fixed at 0.
+        b_interval: 95% interval of the true offset, likewise; None too where it is fixed at 0.
         n: Detections that it was fitted on.
         n_matched: Those of them that match an object.
-        own: How much of a class's slope is its own, from 0 (the shared map) to 1; 1 for the shared map.
+        own: How much of a class's slope is its own, from 0 (that of all classes) to 1; 1 for the shared map.
+        kept: How much of the fitted map's distance from the identity is shipped, from 0 (scores stay as they are) to 1
+            (the map as it was fitted): :mod:`det_ls.calibration.identity`.
     """
 
     name: str | None
@@ -44,6 +46,7 @@ class Estimate:
     n: int
     n_matched: int
     own: float
+    kept: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from det_ls.calibration.crossfit import FOLDS, cross_fitted, folds_by_group
+from det_ls.calibration.identity import pulled
 from det_ls.calibration.judge import Judged, changes, judged, reliability
 from det_ls.calibration.maps import CalibrationMap, DesmoothMap, Floats, Ints, logit
 from det_ls.calibration.methods import Fitted, Recipe, Sample, fit, sample_of
@@ -127,23 +128,26 @@ def _estimates(fitted: Fitted, sample: Sample) -> tuple[Estimate, ...]:
     """List the shared parameters and those by class."""
     if fitted.shared is None:
         return ()
-    interval = fitted.shared.interval()[0]
-    found = [_estimate(None, fitted.shared.theta[0], interval, len(sample.z), sample.n_matched, 1.0)]
+
+    def estimate(
+        name: str | None, theta: Floats, ends: Floats, n: int, n_matched: int, own: float, kept: float
+    ) -> Estimate:
+        spans: list[Any] = [None if np.isnan(pair).any() else (float(pair[0]), float(pair[1])) for pair in ends]
+        shipped = pulled(theta, kept).tolist()
+        a, b = shipped if len(shipped) > 1 else (shipped[0], 0.0)
+        return Estimate(name, a, b, spans[0], spans[1] if len(spans) > 1 else None, n, n_matched, own, kept)
+
+    ends = fitted.shared.interval()[0]
+    found = [estimate(None, fitted.shared.theta[0], ends, len(sample.z), sample.n_matched, 1.0, fitted.shares[0])]
     if fitted.pooled is None:
         return tuple(found)
     pooled = fitted.pooled
-    width = 1.959964 * np.sqrt(np.diagonal(pooled.covariance, axis1=1, axis2=2))
+    by_class = pooled.interval()
     matched = np.bincount(sample.cls[sample.target > 0], minlength=len(sample.classes))
     for c, name in enumerate(sample.classes):
-        ends = np.stack([pooled.theta[c] - width[c], pooled.theta[c] + width[c]], -1)
-        found.append(_estimate(name, pooled.theta[c], ends, int(pooled.n[c]), int(matched[c]), float(pooled.own[c])))
+        n, own = int(pooled.n[c]), float(pooled.own[c])
+        found.append(estimate(name, pooled.theta[c], by_class[c], n, int(matched[c]), own, fitted.shares[c + 1]))
     return tuple(found)
-
-
-def _estimate(name: str | None, theta: Floats, ends: Floats, n: int, n_matched: int, own: float) -> Estimate:
-    spans: list[Any] = [None if np.isnan(pair).any() else (float(pair[0]), float(pair[1])) for pair in ends]
-    b = float(theta[1]) if len(theta) > 1 else 0.0
-    return Estimate(name, float(theta[0]), b, spans[0], spans[1] if len(spans) > 1 else None, n, n_matched, own)
 
 
 def _operating_points(

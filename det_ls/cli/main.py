@@ -56,6 +56,7 @@ It takes the keys of val (model, data), or annotations, predictions and out (and
     method=platt                          or temperature, beta, isotonic, desmooth (the last three do not fold)
     target=iou weighting=score            or tp; above, all: what scores are fitted to, and how boxes weigh
     per_class=False groups=               a map a class, partially pooled; a pattern of the group in file names
+    shrink=True                           towards no change, as far as the data cannot tell; False: as it was fitted
     save= recalibrate=False allow_train=False folds=5
 Every other mode is passed on to `yolo` as it is.
 """

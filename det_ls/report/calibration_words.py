@@ -146,6 +146,19 @@ def parameters_text(estimate: Estimate, *, offset: bool = True) -> str:
     return ", ".join(parts)
 
 
+def _pull(result: Calibration) -> str:
+    """Say how far the shared map was pulled towards no change; nothing where that is under one percent."""
+    kept = result.estimates[0].kept
+    if result.map.classes or kept >= 0.99:
+        return ""
+    if kept == 0:
+        return "These detections cannot tell the scores from calibrated ones, so scores stay as they are. "
+    return (
+        f"That is the fit, drawn {number(100 * (1 - kept), decimals=0)}% of the way towards no change, as far as these "
+        "detections cannot tell the two apart; the intervals are those of the fit. "
+    )
+
+
 def _map(result: Calibration) -> Finding:
     """Say what the map does."""
     counts, classes = result.counts, result.map.classes
@@ -154,7 +167,7 @@ def _map(result: Calibration) -> Finding:
     if result.folds and result.estimates:
         shared = parameters_text(result.estimates[0], offset=result.method == "platt")
         formula = "a z + b\N{PRIME}" if result.method == "platt" else "a z"
-        text = f"A score's logit z becomes {formula}, {'shared ' if classes else ''}{shared}. "
+        text = f"A score's logit z becomes {formula}, {'shared ' if classes else ''}{shared}. {_pull(result)}"
     if not classes:
         moved = ", ".join(f"{s:g} becomes {number(result.carried(s)[0], decimals=2)}" for s in _SAMPLES)
         text += f"A score of {moved}. "

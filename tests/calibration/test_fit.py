@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from simulation import simulate
+from check_calibration import shared_coverage
+from simulated_maps import simulate
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -120,18 +121,28 @@ def test_separable_targets_are_said_not_to_have_converged():
     assert not fit_logistic(affine_features(z), (z > 0).astype(float)).converged.any()
 
 
-@pytest.mark.parametrize(("a", "b"), [(1.0, 0.0), (0.6, -0.8)])
-def test_a_known_map_is_recovered_within_its_interval_at_the_nominal_rate(a, b):
-    rng = np.random.default_rng(5)
-    covered = []
-    for _ in range(400):
-        data = simulate(rng, 150, a, b, mood=0.8)
-        fit = fit_logistic(affine_features(data.z), data.iou, sigmoid(data.z), groups=data.image)
-        ends = fit.interval(0.95)[0]
-        covered.append([ends[0, 0] <= a <= ends[0, 1], ends[1, 0] <= b <= ends[1, 1]])
-    rates = np.mean(covered, 0)
+@pytest.mark.parametrize("truth", [(1.0, 0.0), (0.6, -0.8)])
+def test_a_known_map_is_recovered_within_its_interval_at_the_nominal_rate(truth):
+    rates = shared_coverage(400, 100, truth, 0.8, seed=5)
     assert (rates >= 0.915).all(), rates
     assert (rates <= 0.985).all(), rates
+
+
+def test_the_degrees_of_freedom_are_the_groups_where_all_weigh_alike():
+    """One box an image at one of two logits: twice fifty groups that say as much, half of them of each parameter."""
+    z = np.tile([0.0, 1.0], 50)
+    target = np.random.default_rng(7).random(100)
+    fit = fit_logistic([z, np.ones(100)], target, groups=np.arange(100))
+    assert 45 < fit.freedom[0, 1] <= 51  # the offset is what the fifty boxes at 0 say
+    few = fit_logistic([z, np.ones(100)], target, groups=np.arange(100) // 10)
+    assert few.freedom[0, 1] < 11
+    assert np.isfinite(few.interval()).all()
+
+
+def test_beta_of_separable_targets_is_refused_in_one_sentence():
+    z = np.linspace(-3, 3, 20)
+    with pytest.raises(ValueError, match=r"^predictions: expected right and wrong .* no single map fits best\.$"):
+        fit_beta(z, (z > 0).astype(float))
 
 
 def test_logits_of_known_scores_fit_the_same_map():
