@@ -14,6 +14,7 @@ from det_ls.base.version import __version__ as __version__
 if TYPE_CHECKING:
     from det_ls.base.errors import DetLsError as DetLsError
     from det_ls.calibration.calibrate import calibrate as calibrate
+    from det_ls.calibration.classify import calibrate_classifier as calibrate_classifier
     from det_ls.calibration.files import calibrate_detections as calibrate_detections
     from det_ls.calibration.sidecar import load_calibrator as load_calibrator
     from det_ls.evaluation.comparison import compare as compare
@@ -46,6 +47,7 @@ _HOME = {
     "smoothing_matrix": "smoothing.matrix",
     "DetLsError": "base.errors",
     "calibrate": "calibration.calibrate",
+    "calibrate_classifier": "calibration.classify",
     "calibrate_detections": "calibration.files",
     "load_calibrator": "calibration.sidecar",
     "Evaluation": "evaluation.results",

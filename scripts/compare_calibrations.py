@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("--deals", type=int, default=10, help="random deals to average over (default 10)")
     parser.add_argument("--weightings", nargs="+", default=["score"], choices=WEIGHTINGS, help="default: score")
     parser.add_argument("--plain", action="store_true", help="maps as they were fitted, not drawn towards no change")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="default: all")
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS, help="default: all")
     args = parser.parse_args()
     table = build_table(args.annotations, args.predictions)
     z = logit(table.score)
@@ -36,7 +38,7 @@ def main() -> None:
     print("| " + " | ".join(["---"] * (3 + len(POPULATIONS) * len(KEYS))) + " |")
     columns = list(itertools.product(POPULATIONS, KEYS))
     for i, (target, weighting, method, per_class) in enumerate(
-        itertools.product(TARGETS, args.weightings, METHODS, (False, True))
+        itertools.product(args.targets, args.weightings, args.methods, (False, True))
     ):
         if per_class and method not in FOLDING:
             continue

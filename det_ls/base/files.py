@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from contextlib import suppress
@@ -48,6 +49,22 @@ def write_atomically(path: Path, content: bytes, durable: bool = False) -> None:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Args:
+        path: The file, which is read piece by piece.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def partial_of(path: Path) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,25 +15,18 @@ import torch
 from torch import nn
 
 from det_ls.base.arguments import check_flag, check_integer
-from det_ls.base.errors import ArgumentError, ArgumentTypeError, ExistingFileError
-from det_ls.base.folders import check_writable
+from det_ls.base.errors import ArgumentError
+from det_ls.base.folders import check_writable, claim_folder
 from det_ls.base.types import Json
 from det_ls.calibration.crossfit import FOLDS
 from det_ls.calibration.files import groups_of, versions
-from det_ls.calibration.fold import (
-    class_layers,
-    detection_view,
-    fold_checkpoint,
-    fold_map,
-    held_checkpoint,
-    load_checkpoint,
-    read_record,
-)
+from det_ls.calibration.fold import detection_view, fold_checkpoint, fold_map
 from det_ls.calibration.judge import Change
-from det_ls.calibration.maps import AffineMap, Floats, logit, map_from_dict
-from det_ls.calibration.methods import FOLDING, METHODS, Recipe
+from det_ls.calibration.maps import AffineMap, Floats, logit
+from det_ls.calibration.methods import METHODS, Recipe
 from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE, Calibration
 from det_ls.calibration.smoothing import kept_shares
+from det_ls.calibration.source import check_absent, destination_of, load_source
 from det_ls.calibration.table import calibrate_table, desmooth_table
 from det_ls.data.coco import coco_evaluate
 from det_ls.data.ground_truth import GroundTruth, ground_truth_for
@@ -41,7 +35,6 @@ from det_ls.data.locate import check_dataset
 from det_ls.evaluation.classes import category_ids
 from det_ls.evaluation.detector import Detector, load_detector
 from det_ls.evaluation.predictions import predict
-from det_ls.evaluation.results import check_save_dir
 from det_ls.evaluation.settings import PredictionSettings
 from det_ls.evaluation.split import coco_detections
 from det_ls.metrics.matching import table_from_coco
@@ -137,58 +130,56 @@ def calibrate(
         raise ArgumentError(f"smoothing: expected method=desmooth with it, got method={method}.")
     _check(split, allow_train, recalibrate, exist_ok, folds, bootstrap, seed)
     settings = asdict(PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end))
-    source = _source(model, recalibrate)
-    destination = _destination(model, save, method, exist_ok)
-    if save_dir is not None:
-        check_save_dir(save_dir, exist_ok, (MAP_FILE, NUMBERS_FILE))
-    for name, place in (("save_dir", save_dir), ("save", destination and destination.parent)):
-        if place is not None:
-            check_writable(name, Path(place))
-    resolved = check_dataset(data, split)
-    truth = ground_truth_for(resolved, split, annotations)
-    names = source.detector.names or {}
-    category_ids(names, truth.coco)
-    kept = kept_shares(smoothing, model, names) if method == DESMOOTH else None
-    group = groups_of(groups, truth.coco)
+    source = load_source(model, recalibrate)
+    detector = replace(load_detector(detection_view(source.module)), weights=source.weights)
+    destination = destination_of(model, save, method, exist_ok)
+    with _claimed(save_dir, exist_ok) as place:
+        if destination is not None:
+            check_writable("save", destination.parent)
+        resolved = check_dataset(data, split)
+        truth = ground_truth_for(resolved, split, annotations)
+        names = detector.names or {}
+        category_ids(names, truth.coco)
+        kept = kept_shares(smoothing, model, names) if method == DESMOOTH else None
+        group = groups_of(groups, truth.coco)
 
-    before = _predicted(source.detector, resolved, split, truth, settings)
-    judging: dict[str, Any] = {"group": group, "bootstrap": bootstrap, "seed": seed}
-    if recipe is None:
-        by_class = np.array([(kept or {}).get(name, 1.0) for name in before.table.class_names])
-        found = desmooth_table(before.table, before.z, by_class, **judging)
-    else:
-        found = calibrate_table(before.table, before.z, recipe, folds=folds, **judging)
-    record = {
-        "data": str(data),
-        "split": split,
-        "settings": before.settings,
-        "exact_logits": before.exact,
-        "source": Path(source.detector.weights).name,
-        "source_sha256": source.sha256,
-        "versions": versions("ultralytics", "torch", "pycocotools"),
-    }
-    pipeline: dict[str, Change] = {}
-    if isinstance(found.map, AffineMap):
-        folded = copy.deepcopy(source.detector.model)
-        fold_map(_module(folded), found.map)
-        after = _predicted(replace(source.detector, model=folded), resolved, split, truth, settings)
-        pipeline = {key: Change(value, after.stats[key]) for key, value in before.stats.items()}
-    found = replace(found, record=record, pipeline=pipeline, weights=destination)
-    if save_dir is not None:  # first: a map can be folded again, a fit costs a prediction of the split
-        found.save(save_dir, exist_ok)
+        before = _predicted(detector, resolved, split, truth, settings)
+        judging: dict[str, Any] = {"group": group, "bootstrap": bootstrap, "seed": seed}
+        if recipe is None:
+            by_class = np.array([(kept or {}).get(name, 1.0) for name in before.table.class_names])
+            found = desmooth_table(before.table, before.z, by_class, **judging)
+        else:
+            found = calibrate_table(before.table, before.z, recipe, folds=folds, **judging)
+        record = {
+            "data": str(data),
+            "split": split,
+            "settings": before.settings,
+            "exact_logits": before.exact,
+            "source": source.name,
+            "source_sha256": source.sha256 or detector.sha256,
+            "versions": versions("ultralytics", "torch", "pycocotools"),
+        }
+        pipeline: dict[str, Change] = {}
+        if isinstance(found.map, AffineMap):
+            folded = copy.deepcopy(detector.model)
+            fold_map(_module(folded), found.map)
+            after = _predicted(replace(detector, model=folded), resolved, split, truth, settings)
+            pipeline = {key: Change(value, after.stats[key]) for key, value in before.stats.items()}
+        found = replace(found, record=record, pipeline=pipeline, weights=destination)
+        if place is not None:
+            found.save(place)
+    # Last: a map can be folded again, a fit costs a prediction of the split.
     if destination is not None and isinstance(found.map, AffineMap):
-        destination.parent.mkdir(parents=True, exist_ok=True)
+        check_absent(destination, exist_ok)  # another calibration may have written it in the meantime
         fold_checkpoint(source.checkpoint, found.map, found.summary(), destination)
     return found
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A model to calibrate: its checkpoint, a detector for its boxes, and the hash of the weights it started from."""
-
-    checkpoint: dict[str, Any]
-    detector: Detector
-    sha256: str | None
+def _claimed(save_dir: str | Path | None, exist_ok: bool) -> AbstractContextManager[Path | None]:
+    """Claim the folder of the results for this calibration alone; without one there is nothing to claim."""
+    if save_dir is None:
+        return nullcontext()
+    return claim_folder(save_dir, results=(MAP_FILE, NUMBERS_FILE), exist_ok=exist_ok)
 
 
 @dataclass(frozen=True)
@@ -215,68 +206,6 @@ def _predicted(
     z = np.concatenate(given)[table.detection] if exact and given else logit(table.score)
     stats = {"AP": float(evaluator.stats[0]), "AP50": float(evaluator.stats[1]), "detections": float(len(results))}
     return _Predicted(table, z.astype(np.float64), exact, stats, predictions.settings)
-
-
-def _source(model: object, recalibrate: bool) -> _Source:
-    """Load what is to be calibrated, with an earlier calibration undone if that was asked for."""
-    checkpoint = load_checkpoint(str(model)) if isinstance(model, (str, PurePath)) else held_checkpoint(model)
-    record = read_record(checkpoint)
-    chosen = "ema" if isinstance(checkpoint.get("ema"), nn.Module) else "model"
-    class_layers(checkpoint[chosen])
-    if record is not None:
-        if not recalibrate:
-            raise ArgumentError(
-                "model: expected a checkpoint that is not calibrated yet, got one that is; recalibrate=True starts "
-                "again from its original scores."
-            )
-        earlier = map_from_dict(record["map"])
-        if not isinstance(earlier, AffineMap):
-            raise ArgumentError(f"model: expected a record of a folded map, got one of {earlier.kind}.")
-        checkpoint = dict(checkpoint)
-        for key in ("model", "ema"):
-            if isinstance(checkpoint.get(key), nn.Module):
-                checkpoint[key] = copy.deepcopy(checkpoint[key])
-                fold_map(checkpoint[key], earlier.inverse)
-    weights = str(model) if isinstance(model, (str, PurePath)) else type(model).__name__
-    detector = replace(load_detector(detection_view(checkpoint[chosen])), weights=weights)
-    sha256 = None
-    if record is not None:
-        sha256 = record.get("source_sha256")
-    elif isinstance(model, (str, PurePath)):
-        sha256 = load_hash(Path(str(model)))
-    return _Source(checkpoint, detector, sha256 or detector.sha256)
-
-
-def load_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _destination(model: object, save: object, method: str, exist_ok: bool) -> Path | None:
-    """Say where the calibrated checkpoint goes, before any work."""
-    if isinstance(save, bool):
-        if not save or not isinstance(model, (str, PurePath)) or method not in FOLDING:
-            return None
-        path = Path(str(model))
-        destination = path.with_name(f"{path.stem}_calibrated.pt")
-    elif isinstance(save, (str, PurePath)):
-        destination = Path(str(save))
-        if method not in FOLDING:
-            raise ArgumentError(
-                f"save: expected a method that folds into a checkpoint ({', '.join(FOLDING)}), got {method!r}, which "
-                "needs code at inference; save_dir keeps its map.json."
-            )
-    else:
-        raise ArgumentTypeError(f"save: expected a path, True or False, got {save!r}.")
-    if destination.suffix != ".pt":
-        raise ArgumentError(f"save: expected a path that ends in .pt, got '{destination}'.")
-    if isinstance(model, (str, PurePath)) and destination.resolve() == Path(str(model)).resolve():
-        raise ArgumentError("save: expected another file than the model's own, got the same.")
-    if destination.exists() and not exist_ok:
-        raise ExistingFileError(f"save: expected no file at '{destination}' without exist_ok, got one.")
-    return destination
 
 
 def _recipe(method: str, target: str, weighting: str, per_class: bool, shrink: bool) -> Recipe:

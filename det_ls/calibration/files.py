@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from det_ls.base.arguments import check_flag, check_integer
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, ExistingFileError
 from det_ls.base.files import write_json
+from det_ls.base.folders import claim_folder
 from det_ls.base.types import Json
 from det_ls.base.version import __version__
 from det_ls.calibration.crossfit import FOLDS
@@ -23,7 +25,6 @@ from det_ls.calibration.sidecar import read_map
 from det_ls.calibration.table import calibrate_table
 from det_ls.data.coco import coco_evaluate, load_coco, read_detections, read_ground_truth
 from det_ls.data.groups import GroupSpec, groups_for
-from det_ls.evaluation.results import check_save_dir
 from det_ls.metrics.matching import check_scores, table_from_coco
 
 
@@ -80,29 +81,32 @@ def calibrate_detections(
         check_integer(name, number, least)
     folder = Path(save_dir) if save_dir is not None else Path(out).parent if out is not None else None
     own = [] if folder is None else [folder / name for name in (MAP_FILE, NUMBERS_FILE)]
-    _check_out(out, exist_ok, annotations, predictions, *own)
+    check_out(out, exist_ok, annotations, predictions, *own)
+    name = "out" if save_dir is None else "save_dir"
+    claim: AbstractContextManager[Path | None] = nullcontext()
     if folder is not None:
-        check_save_dir(folder, exist_ok, (MAP_FILE, NUMBERS_FILE))
-    gt = read_ground_truth(annotations, "annotations")
-    content = load_coco(predictions, "predictions")
-    results = _results(content, gt)
-    table = table_from_coco(coco_evaluate(gt, results))
-    found = calibrate_table(
-        table,
-        logit(table.score),
-        recipe,
-        group=groups_of(groups, gt),
-        folds=folds,
-        bootstrap=bootstrap,
-        seed=seed,
-    )
-    sources = {"annotations": annotations, "predictions": predictions}
-    record = {k: str(v) for k, v in sources.items() if isinstance(v, (str, PurePath))}
-    found.record.update({**record, "exact_logits": False, "versions": versions("pycocotools")})
-    if folder is not None:
-        found.save(folder, exist_ok)
-    if out is not None:
-        _write(out, content, apply_map(found.map, gt, results))
+        claim = claim_folder(folder, name, results=(MAP_FILE, NUMBERS_FILE), exist_ok=exist_ok)
+    with claim as place:
+        gt = read_ground_truth(annotations, "annotations")
+        content = load_coco(predictions, "predictions")
+        results = _results(content, gt)
+        table = table_from_coco(coco_evaluate(gt, results))
+        found = calibrate_table(
+            table,
+            logit(table.score),
+            recipe,
+            group=groups_of(groups, gt),
+            folds=folds,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+        sources = {"annotations": annotations, "predictions": predictions}
+        record = {k: str(v) for k, v in sources.items() if isinstance(v, (str, PurePath))}
+        found.record.update({**record, "exact_logits": False, "versions": versions("pycocotools")})
+        if place is not None:
+            found.save(place)
+        if out is not None:
+            _write(out, content, apply_map(found.map, gt, results))
     return found
 
 
@@ -127,7 +131,7 @@ def apply_map_to_files(
         ValueError: If a file is not valid, or the map does not know a class.
     """
     check_flag("exist_ok", exist_ok)
-    _check_out(out, exist_ok, annotations, predictions, calibration_map)
+    check_out(out, exist_ok, annotations, predictions, calibration_map)
     chosen = read_map(calibration_map)
     gt = read_ground_truth(annotations, "annotations")
     content = load_coco(predictions, "predictions")
@@ -204,8 +208,19 @@ def _results(content: object, gt: Json) -> list[Json]:
     return results
 
 
-def _check_out(out: object, exist_ok: bool, *others: object) -> None:
-    """Raise unless results can be written to a file that is none of the others."""
+def check_out(out: object, exist_ok: bool, *others: object) -> None:
+    """Raise unless results can be written to a file that is none of the others.
+
+    Args:
+        out: The file; None for nowhere.
+        exist_ok: Whether it may be replaced.
+        *others: What is read or written besides; only paths are compared.
+
+    Raises:
+        FileExistsError: If it is there and may not be replaced.
+        TypeError: If it is no path.
+        ValueError: If it is one of the others, or can be no file.
+    """
     if out is None:
         return
     if not isinstance(out, (str, PurePath)):

@@ -59,7 +59,7 @@ def class_layers(module: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     Raises:
         ValueError: If the model has no such layers; it names what was found.
     """
-    _check_heads()
+    check_heads()
     layers: Any = module.model if isinstance(module, BaseModel) else ()
     head: Any = layers[-1] if len(layers) else None
     if isinstance(head, Classify):
@@ -126,10 +126,12 @@ def detection_view(module: nn.Module) -> nn.Module:
     """
     layers: Any = module.model
     head = layers[-1]
-    if isinstance(head, (OBB, Classify)):
+    if isinstance(head, Classify):
+        raise ArgumentError("model: expected a detector, got a classifier: det_ls.calibrate_classifier calibrates it.")
+    if isinstance(head, OBB):
         raise ArgumentError(
-            f"model: expected boxes along the image's axes to fit a map on, got a {type(head).__name__} head; "
-            "det_ls.calibration.fold folds a map that was fitted elsewhere."
+            "model: expected boxes along the image's axes to fit a map on, got a OBB head; det_ls.calibration.fold "
+            "folds a map that was fitted elsewhere."
         )
     if not isinstance(head, (Segment, Pose)):
         return module
@@ -286,8 +288,12 @@ def class_logits(module: nn.Module, image: torch.Tensor | None = None) -> list[t
 
 
 @functools.cache
-def _check_heads() -> None:
-    """Check what this module assumes, once: reading the source of a class takes long."""
+def check_heads() -> None:
+    """Check what this module assumes, once: reading the source of a class takes long.
+
+    Raises:
+        RuntimeError: If it does not hold; it names the version and what is missing.
+    """
     expect("heads", *ASSUMPTIONS)
 
 

@@ -7,7 +7,7 @@ and fold into a model (:mod:`det_ls.calibration.fold`); the others need code at 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -292,20 +292,51 @@ def map_from_dict(content: object, what: str = "map") -> CalibrationMap:
         >>> map_from_dict(map_to_dict(AffineMap((0.5,), (0.1,))))
         AffineMap(a=(0.5,), b=(0.1,), classes=(), kind='platt')
     """
-    if not isinstance(content, Mapping) or content.get("format") != FORMAT or content.get("kind") not in _KINDS:
+    kind = content.get("kind") if isinstance(content, Mapping) and content.get("format") == FORMAT else None
+    if not isinstance(content, Mapping) or not isinstance(kind, str) or kind not in _KINDS:
         raise ArgumentError(f"{what}: expected a calibration map that det-ls wrote, got something else.")
-    kind = _KINDS[content["kind"]]
-    fields = kind.__dataclass_fields__
     try:
         values = {
-            name: tuple(content[name]) if isinstance(content[name], list) else content[name]
-            for name, field in fields.items()
-            if name in content and "ClassVar" not in str(field.type)
+            name: _READERS[str(field.type)](content[name])
+            for name, field in _KINDS[kind].__dataclass_fields__.items()
+            if name in content and str(field.type) in _READERS
         }
-        result: CalibrationMap = kind(**values)
-    except (TypeError, KeyError) as error:
-        raise ArgumentError(f"{what}: expected the parameters of a {content['kind']} map, got others.") from error
+        result: CalibrationMap = _KINDS[kind](**values)
+    except (TypeError, OverflowError) as error:
+        raise ArgumentError(f"{what}: expected the parameters of a {kind} map, got others.") from error
+    if len(set(result.classes)) < len(result.classes):
+        raise ArgumentError(f"{what}: expected each class once, got {', '.join(result.classes[:5])}.")
     return result
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(float(value)):
+        raise TypeError(value)
+    return float(value)
+
+
+def _each(read: Callable[[object], Any]) -> Callable[[object], tuple[Any, ...]]:
+    def several(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(value)
+        return tuple(map(read, value))
+
+    return several
+
+
+# By the annotation of a map's field.
+_READERS: dict[str, Callable[[object], Any]] = {
+    "str": _text,
+    "float": _number,
+    "tuple[float, ...]": _each(_number),
+    "tuple[str, ...]": _each(_text),
+}
 
 
 def class_positions(classes: Sequence[str], names: Sequence[str]) -> Ints:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from det_ls.base.files import write_json
+from det_ls.base.folders import claim_folder
 from det_ls.calibration.judge import Change
 from det_ls.calibration.maps import CalibrationMap, logit, map_to_dict
-from det_ls.evaluation.results import check_save_dir
 from det_ls.metrics.calibration import Reliability
 
 MAP_FILE, NUMBERS_FILE = "map.json", "calibration.json"
@@ -159,7 +159,7 @@ class Calibration:
         return {"map": map_to_dict(self.map), **named, "before_after": numbers, **plain(self.record)}
 
     def save(self, folder: str | Path, exist_ok: bool = False) -> None:
-        """Write ``map.json`` and ``calibration.json``, each complete or not at all.
+        """Write ``map.json`` and ``calibration.json``, both or none of them.
 
         Args:
             folder: Where to write; made if need be.
@@ -168,10 +168,9 @@ class Calibration:
         Raises:
             FileExistsError: If a file is there and ``exist_ok`` is False.
         """
-        check_save_dir(folder, exist_ok, (MAP_FILE, NUMBERS_FILE))
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_json(Path(folder) / MAP_FILE, {**map_to_dict(self.map), "fitted": self.summary()}, indent=2)
-        write_json(Path(folder) / NUMBERS_FILE, self.to_dict(), indent=2)
+        with claim_folder(folder, results=(MAP_FILE, NUMBERS_FILE), exist_ok=exist_ok) as place:
+            write_json(place / MAP_FILE, {**map_to_dict(self.map), "fitted": self.summary()}, indent=2)
+            write_json(place / NUMBERS_FILE, self.to_dict(), indent=2)
 
 
 def _mean_target(data: Reliability) -> float:

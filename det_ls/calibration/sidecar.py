@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from det_ls.base.errors import ArgumentTypeError
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.calibration.maps import CalibrationMap, class_positions, logit, map_from_dict
 from det_ls.data.coco import load_coco
 
-_EVENT = "on_predict_postprocess_end"
+_START, _EVENT = "on_predict_start", "on_predict_postprocess_end"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Calibrator:
     """
 
     map: CalibrationMap
-    _attached: list[tuple[Any, Callable[[Any], None]]] = field(default_factory=list, repr=False, compare=False)
+    _attached: list[Any] = field(default_factory=list, repr=False, compare=False)
 
     def __call__(self, results: Iterable[Any]) -> None:
         """Replace the scores of Results by calibrated ones, in place; order and number of boxes stay.
@@ -55,7 +55,8 @@ class Calibrator:
     def attach(self, model: Any) -> Any:
         """Calibrate whatever a model predicts from now on.
 
-        ``conf`` and non-maximum suppression still see the scores as they were; only what is returned is calibrated.
+        ``conf``, non-maximum suppression and a tracker still see the scores as they were; only what is returned is
+        calibrated. A calibrator that is attached already is not attached twice.
 
         Args:
             model: An ``ultralytics.YOLO``.
@@ -65,25 +66,48 @@ class Calibrator:
 
         Raises:
             TypeError: If it takes no callbacks.
+            ValueError: If another calibrator is attached to it.
         """
         if not hasattr(model, "add_callback"):
             raise ArgumentTypeError(f"model: expected an ultralytics.YOLO, got {type(model).__name__}.")
-
-        def calibrate_results(predictor: Any) -> None:
-            self(predictor.results)
-
-        model.add_callback(_EVENT, calibrate_results)
-        self._attached.append((model, calibrate_results))
+        there = [c.calibrator for c in model.callbacks.get(_EVENT, ()) if isinstance(c, _Calibrate)]
+        if any(calibrator is not self for calibrator in there):
+            raise ArgumentError("model: expected one without a calibrator, got one with another: detach it first.")
+        if not there:
+            last = _Calibrate(self)
+            model.add_callback(_EVENT, last)
+            model.add_callback(_START, last.move_to_the_end)
+            self._attached.append(model)
         return model
 
     def detach(self) -> None:
         """Leave every model that this was attached to as it was."""
         while self._attached:
-            model, callback = self._attached.pop()
+            model = self._attached.pop()
             for owner in (model, getattr(model, "predictor", None)):
-                listed = getattr(owner, "callbacks", {}).get(_EVENT, [])
-                if callback in listed:
-                    listed.remove(callback)
+                callbacks = getattr(owner, "callbacks", {})
+                for event in (_START, _EVENT):
+                    kept = [c for c in callbacks.get(event, ()) if not self._is_ours(c)]
+                    callbacks.get(event, [])[:] = kept
+
+    def _is_ours(self, callback: object) -> bool:
+        owner = getattr(callback, "__self__", callback)
+        return isinstance(owner, _Calibrate) and owner.calibrator is self
+
+
+@dataclass(frozen=True, eq=False)
+class _Calibrate:
+    """The callback that calibrates, after all others: a tracker, which works in a callback too, needs scores as is."""
+
+    calibrator: Calibrator
+
+    def __call__(self, predictor: Any) -> None:
+        self.calibrator(predictor.results)
+
+    def move_to_the_end(self, predictor: Any) -> None:
+        """Be the last of the callbacks: a tracker registers its own when tracking begins."""
+        listed = predictor.callbacks[_EVENT]
+        listed[:] = [*(c for c in listed if c is not self), self]
 
 
 def load_calibrator(path: str | Path) -> Calibrator:

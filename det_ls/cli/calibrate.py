@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from det_ls.base.errors import DetLsError
 from det_ls.smoothing.request import refuse_keys
 
 if TYPE_CHECKING:
+    from det_ls.calibration.classify import ClassifierCalibration
+    from det_ls.calibration.judge import Change
     from det_ls.calibration.results import Calibration
 
 _SHOWN = ("LaECE0", "DECE", "brier", "nll", "signed_gap")
+_HEADER = f"{'':>22}  {'before':>8}  {'after':>8}  {'difference':>10}  interval of the difference"
 _LISTED = 12  # classes that the terminal shows
 
 
@@ -58,16 +62,11 @@ def table(result: Calibration) -> str:
         f"{result.method}, fitted on {counts['fitted']:,} boxes, {counts['matched']:,} of them matched",
         *_parameters(result),
         f"numbers {how if counts['folds'] else 'of all images: nothing was fitted'}",
-        f"{'':>22}  {'before':>8}  {'after':>8}  {'difference':>10}  interval of the difference",
+        _HEADER,
     ]
     for population, n in (("all", counts["detections"]), ("kept", counts["kept"])):
         lines.append(f"{population} boxes ({n:,})")
-        for key in _SHOWN:
-            change = result.numbers[population][key]
-            span = change.difference_interval
-            interval = "" if span is None else f"{span[0]:+.4f} to {span[1]:+.4f}"
-            line = f"{key:>22}  {change.before:>8.4f}  {change.after:>8.4f}  {change.difference:>+10.4f}  {interval}"
-            lines.append(line.rstrip())
+        lines += [_row(key, result.numbers[population][key]) for key in _SHOWN]
     if result.pipeline:
         lines.append("the pipeline again, with the folded model on the images that it was fitted on")
         for key, change in result.pipeline.items():
@@ -76,6 +75,26 @@ def table(result: Calibration) -> str:
     lines += _operating_points(result)
     lines += [ascii_text(f"{found.topic}: {found.lead}. {found.text}") for found in calibration_findings(result)]
     return "\n".join(lines)
+
+
+def classifier_table(result: ClassifierCalibration) -> str:
+    """Format what calibrating a classifier changed.
+
+    Args:
+        result: The calibration.
+
+    Returns:
+        The temperature, and the cross-fitted numbers before and after.
+    """
+    counts, (low, high) = result.counts, result.a_interval
+    span = f" ({1 / high:.4f} to {1 / low:.4f})" if low > 0 else ""
+    lines = [
+        f"temperature {result.temperature:.4f}{span}, fitted on {counts['images']:,} images of {counts['classes']:,} "
+        f"classes, {counts['right']:,} of them classified right",
+        f"numbers cross-fitted over {counts['groups']:,} groups of images in {counts['folds']} folds",
+        _HEADER,
+    ]
+    return "\n".join([*lines, *(_row(key, change) for key, change in result.numbers.items())])
 
 
 def calibration_line(model: object) -> str:
@@ -87,19 +106,33 @@ def calibration_line(model: object) -> str:
     Returns:
         Method, data and source in one line; empty for anything but a calibrated checkpoint.
     """
+    from det_ls.base.folders import is_file
     from det_ls.calibration.fold import load_checkpoint, read_record
+    from det_ls.calibration.maps import AffineMap, map_from_dict
 
     path = Path(str(model))
-    record = read_record(load_checkpoint(path)) if path.suffix == ".pt" and path.is_file() else None
-    if record is None:
+    try:  # a line more is not worth an evaluation that is done, whatever the checkpoint holds
+        record = read_record(load_checkpoint(path)) if path.suffix == ".pt" and is_file(path) else None
+        if record is None:
+            return ""
+        known = map_from_dict(record.get("map"))
+    except (DetLsError, OSError):
         return ""
-    counts, known = record.get("counts", {}), record.get("map", {})
-    parameters = "" if len(known.get("a", ())) != 1 else f" (a {known['a'][0]:.4f}, b {known['b'][0]:+.4f})"
+    counts = record["counts"] if isinstance(record.get("counts"), dict) else {}
+    shared = isinstance(known, AffineMap) and not known.classes
+    parameters = f" (a {known.a[0]:.4f}, b {known.b[0]:+.4f})" if isinstance(known, AffineMap) and shared else ""
     return (
         f"calibrated: {record.get('method')}{parameters} to {record.get('target')}, fitted on {counts.get('images')} "
         f"images of {record.get('data')} ({record.get('split')}), from {record.get('source')} with SHA-256 "
         f"{str(record.get('source_sha256'))[:12]}"
     )
+
+
+def _row(key: str, change: Change) -> str:
+    span = change.difference_interval
+    interval = "" if span is None else f"{span[0]:+.4f} to {span[1]:+.4f}"
+    line = f"{key:>22}  {change.before:>8.4f}  {change.after:>8.4f}  {change.difference:>+10.4f}  {interval}"
+    return line.rstrip()
 
 
 def _parameters(result: Calibration) -> list[str]:
@@ -131,27 +164,52 @@ def _more(n: int) -> list[str]:
 
 def _calibrate_model(arguments: dict[str, Any]) -> None:
     from det_ls.calibration.calibrate import calibrate as calibrate_model
+    from det_ls.calibration.classify import is_classifier
+    from det_ls.cli.evaluate import claimed
 
+    if "model" in arguments and is_classifier(str(arguments["model"])):
+        _calibrate_classifier(arguments)
+        return
     _check(arguments, calibrate_model, ("model", "data"))
-    if arguments.get("save_dir") is None:
-        arguments["save_dir"] = _run_folder()
-    _check_page(arguments["save_dir"], arguments)
-    result = calibrate_model(**arguments)
-    _write_page(arguments["save_dir"], arguments, result, arguments["model"], arguments["data"])
+    exist_ok = arguments.get("exist_ok", False)
+    with claimed(arguments, "calibrate") as (folder, place):
+        result = calibrate_model(**arguments, exist_ok=exist_ok, save_dir=place)
+        _write_page(place, result, arguments["model"], arguments["data"])
     print(table(result))
     if result.weights is not None:
         print(f"Calibrated checkpoint saved to {result.weights}")
-    print(f"Results saved to {arguments['save_dir']}")
+    print(f"Results saved to {folder}")
+
+
+def _calibrate_classifier(arguments: dict[str, Any]) -> None:
+    from det_ls.calibration.classify import calibrate_classifier
+    from det_ls.cli.evaluate import claimed
+
+    known = inspect.signature(calibrate_classifier).parameters
+    _check_keys(arguments, known, ("model", "data"), "det-ls calibrate with a classifier")
+    exist_ok = arguments.get("exist_ok", False)
+    with claimed(arguments, "calibrate") as (folder, place):
+        result = calibrate_classifier(**arguments, exist_ok=exist_ok, save_dir=place)
+    print(classifier_table(result))
+    if result.weights is not None:
+        print(f"Calibrated checkpoint saved to {result.weights}")
+    print(f"Results saved to {folder}")
 
 
 def _calibrate_files(arguments: dict[str, Any]) -> None:
-    from det_ls.calibration.files import calibrate_detections
+    from det_ls.calibration.files import calibrate_detections, check_out
+    from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE
+    from det_ls.cli.evaluate import claimed
+    from det_ls.report.calibration_page import CALIBRATION_FILES
 
     _check(arguments, calibrate_detections, ("annotations", "predictions", "out"))
-    folder = Path(str(arguments.get("save_dir") or Path(str(arguments["out"])).parent))
-    _check_page(folder, arguments)
-    result = calibrate_detections(**arguments)
-    _write_page(folder, arguments, result, arguments["predictions"], arguments["annotations"])
+    out, exist_ok = arguments["out"], arguments.get("exist_ok", False)
+    arguments["save_dir"] = Path(str(arguments.get("save_dir") or Path(str(out)).parent))
+    results = [arguments["save_dir"] / name for name in (MAP_FILE, NUMBERS_FILE, *CALIBRATION_FILES)]
+    check_out(out, bool(exist_ok), arguments["annotations"], arguments["predictions"], *results)
+    with claimed(arguments, "calibrate") as (folder, place):
+        result = calibrate_detections(**arguments, exist_ok=exist_ok, save_dir=place)
+        _write_page(place, result, arguments["predictions"], arguments["annotations"])
     print(table(result))
     print(f"Calibrated results saved to {arguments['out']}, the map and report.html to {folder}")
 
@@ -166,41 +224,21 @@ def _apply(arguments: dict[str, Any]) -> None:
     print(f"{n:,} calibrated results saved to {arguments['out']}")
 
 
-def _check_page(folder: object, arguments: dict[str, Any]) -> None:
-    """Raise before any work if a page is there that may not be replaced."""
-    from det_ls.evaluation.results import check_save_dir
-    from det_ls.report.calibration_page import CALIBRATION_FILES
-
-    check_save_dir(Path(str(folder)), arguments.get("exist_ok", False), CALIBRATION_FILES)
-
-
-def _write_page(folder: object, arguments: dict[str, Any], result: Calibration, what: object, on: object) -> None:
+def _write_page(folder: Path, result: Calibration, what: object, on: object) -> None:
     """Write the page of a calibration."""
     from det_ls.cli.titles import name_of
     from det_ls.report.calibration_page import CALIBRATION_FILES, write_calibration
 
-    write_calibration(
-        Path(str(folder)) / CALIBRATION_FILES[0],
-        result,
-        title=f"{name_of(what)} calibrated on {name_of(on)}",
-        exist_ok=arguments.get("exist_ok", False),
-    )
+    write_calibration(folder / CALIBRATION_FILES[0], result, title=f"{name_of(what)} calibrated on {name_of(on)}")
 
 
 def _check(arguments: dict[str, Any], function: Callable[..., Any], required: Iterable[str]) -> None:
     _check_keys(arguments, inspect.signature(function).parameters, required)
 
 
-def _check_keys(arguments: dict[str, Any], known: Iterable[str], required: Iterable[str]) -> None:
+def _check_keys(
+    arguments: dict[str, Any], known: Iterable[str], required: Iterable[str], what: str = "det-ls calibrate"
+) -> None:
     from det_ls.cli.grammar import check_known
 
-    check_known(arguments, known, required, "det-ls calibrate")
-
-
-def _run_folder() -> Path:
-    """Find the next free run folder."""
-    from types import SimpleNamespace
-
-    from ultralytics.cfg import get_save_dir
-
-    return get_save_dir(SimpleNamespace(project=None, name=None, task="detect", mode="calibrate", exist_ok=False))
+    check_known(arguments, known, required, what)

@@ -41,7 +41,7 @@ def val(words: Sequence[str]) -> None:
     from det_ls.report.printed import evaluation_text
 
     arguments = _arguments(words, "val", inspect.signature(evaluate).parameters, ("model", "data"))
-    with _claimed(arguments, "val") as (folder, place):
+    with claimed(arguments, "val") as (folder, place):
         evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments}, save_dir=place)
         _report(evaluation, place, f"{name_of(arguments['model'])} on {name_of(arguments['data'])}")
     if calibrated := calibration_line(arguments["model"]):
@@ -68,7 +68,7 @@ def metrics(words: Sequence[str]) -> None:
     )
     if "annotations" not in arguments and "data" not in arguments:
         raise ArgumentTypeError("annotations: expected annotations=... or data=... for det-ls metrics, got none.")
-    with _claimed(arguments, "metrics") as (folder, place):
+    with claimed(arguments, "metrics") as (folder, place):
         annotations, predictions = arguments.pop("annotations", None), arguments.pop("predictions")
         evaluation = evaluate_detections(annotations, predictions, **{"bootstrap": BOOTSTRAP, **arguments})
         evaluation.save(place)
@@ -95,7 +95,7 @@ def compare(words: Sequence[str]) -> None:
 
     settings = [key for key in inspect.signature(evaluate).parameters if key not in {"model", "train_images"}]
     arguments = _arguments(words, "compare", ["a", "b", *settings], ("a", "b"))
-    with _claimed(arguments, "compare") as (folder, place):
+    with claimed(arguments, "compare") as (folder, place):
         a, b, paired = _arms(arguments.pop("a"), arguments.pop("b"))
         pair = compare_detectors(a, b, paired=paired, names=_arm_names(a, b), **arguments)
         pair.save(place)
@@ -142,13 +142,28 @@ def _arguments(words: Sequence[str], mode: str, known: Iterable[str], required: 
 
 
 @contextmanager
-def _claimed(arguments: dict[str, Any], mode: str) -> Iterator[tuple[Path, Path]]:
-    """Claim the folder that ``save_dir`` names, or the next free run folder, before any work; yield where to write."""
+def claimed(arguments: dict[str, Any], mode: str) -> Iterator[tuple[Path, Path]]:
+    """Claim the folder that ``save_dir`` names, or the next free run folder, before any work.
+
+    Args:
+        arguments: The arguments of a mode; ``save_dir`` and ``exist_ok`` are taken out.
+        mode: The mode.
+
+    Yields:
+        The folder, and where to write what is moved there when all is done.
+    """
+    from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE
     from det_ls.evaluation.comparison import PAIR_FILES
     from det_ls.evaluation.results import RESULT_FILES
+    from det_ls.report.calibration_page import CALIBRATION_FILES
     from det_ls.report.outputs import COMPARISON_FILES, EVALUATION_FILES
 
-    files = (*PAIR_FILES, *COMPARISON_FILES) if mode == "compare" else (*RESULT_FILES, *EVALUATION_FILES)
+    measured = (*RESULT_FILES, *EVALUATION_FILES)
+    others = {
+        "compare": (*PAIR_FILES, *COMPARISON_FILES),
+        "calibrate": (MAP_FILE, NUMBERS_FILE, *CALIBRATION_FILES),
+    }
+    files = others.get(mode, measured)
     named, exist_ok = arguments.pop("save_dir", None), arguments.pop("exist_ok", False)
     with ExitStack() as stack:
         for attempt in range(_ATTEMPTS):

@@ -178,13 +178,16 @@ def parse_value(key: str, value: str) -> Any:
     return parsed
 
 
-def find_mode(words: Sequence[str], modes: Collection[str], tasks: Collection[str]) -> tuple[str | None, list[str]]:
+def find_mode(
+    words: Sequence[str], modes: Collection[str], tasks: Collection[str], own: Collection[str] = ()
+) -> tuple[str | None, list[str]]:
     """Find a mode of ours among words in any order.
 
     Args:
         words: The words.
         modes: Our modes.
         tasks: The tasks that they know; words for another task are left to Ultralytics.
+        own: Modes that Ultralytics does not know: they are ours whatever the task.
 
     Returns:
         The mode and the other words, ``task`` and ``mode`` left out; None and the words if it is no mode of ours.
@@ -212,7 +215,7 @@ def find_mode(words: Sequence[str], modes: Collection[str], tasks: Collection[st
             known = known and task in tasks
         else:
             rest.append(word)
-    if not known or not set(found) & set(modes):
+    if not (known or set(found) & set(own)) or not set(found) & set(modes):
         return None, list(words)
     if len(set(found)) > 1:
         raise ArgumentError(f"mode: expected one mode, got {' and '.join(dict.fromkeys(found))}.")

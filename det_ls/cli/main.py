@@ -26,6 +26,7 @@ HELP = """det-ls: Ultralytics YOLO with label smoothing, and its measurement.
     det-ls metrics annotations=gt.json predictions=detections.json images=datasets/brain-tumor/images/val
     det-ls metrics data=datasets/brain-tumor.yaml predictions=runs/detect/predict/labels
     det-ls calibrate model=runs/detect/train/weights/best.pt data=datasets/brain-tumor.yaml
+    det-ls calibrate model=runs/classify/train/weights/best.pt data=datasets/flowers
     det-ls calibrate annotations=gt.json predictions=detections.json out=calibrated.json
     det-ls calibrate map=map.json annotations=gt.json predictions=other.json out=calibrated.json
 
@@ -109,7 +110,7 @@ def _run(words: Sequence[str]) -> None:
     if words[0] in OTHER_COMMANDS and not asked:
         OTHER_COMMANDS[words[0]](words[1:])
         return
-    mode, rest = find_mode([word for word in words if word not in asked], COMMANDS, MEASURED_TASKS)
+    mode, rest = find_mode([word for word in words if word not in asked], COMMANDS, MEASURED_TASKS, ("calibrate",))
     if asked:
         print(mode_help(mode or ("train" if "train" in words else "")) or HELP + MORE)
     elif mode is not None:

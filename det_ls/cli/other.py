@@ -29,7 +29,8 @@ def checks(words: Sequence[str]) -> None:
     import torch
 
     from det_ls.base.version import __version__
-    from det_ls.evaluation.predictions import ASSUMPTIONS
+    from det_ls.calibration.fold import check_heads
+    from det_ls.evaluation import classifier, predictions
     from det_ls.losses.assumptions import check_losses
     from det_ls.stock.expect import SUPPORTED, expect
     from det_ls.training.assumptions import check_trainer
@@ -43,7 +44,8 @@ def checks(words: Sequence[str]) -> None:
     seams: tuple[tuple[str, Callable[[], object]], ...] = (
         ("trainer", check_trainer),
         ("losses", check_losses),
-        ("validator", lambda: expect("validator", *ASSUMPTIONS)),
+        ("validator", lambda: expect("validator", *predictions.ASSUMPTIONS, *classifier.ASSUMPTIONS)),
+        ("folding", check_heads),
     )
     for part, check in seams:
         try:

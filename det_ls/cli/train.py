@@ -38,6 +38,8 @@ def passthrough(words: Sequence[str]) -> Any:
     """
     from ultralytics.cfg import entrypoint
 
+    from det_ls.training.calibrated import CalibrationInterrupted
+
     command = parse_command(words)
     mode = command.arguments.get("mode") or "predict"
     if mode != "train":
@@ -54,6 +56,8 @@ def passthrough(words: Sequence[str]) -> Any:
     with _clean_words(command) as clean, command_line(clean), model_classes(_our_classes(request, started, trained)):
         try:
             entrypoint()
+        except CalibrationInterrupted as interrupt:  # the run is finished: there is nothing to resume
+            raise Interrupted(str(interrupt)) from interrupt
         except KeyboardInterrupt as interrupt:
             raise Interrupted(_how_to_go_on(words, started)) from interrupt
     if (request.smoothing.enabled or request.smoothing.calibrate) and not trained:

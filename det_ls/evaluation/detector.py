@@ -23,6 +23,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from det_ls.base.arguments import printable
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, MissingFileError
+from det_ls.base.files import sha256_of
 from det_ls.stock.logs import quiet
 
 _OTHER_HEADS = (Segment, Pose, OBB, WorldDetect, YOLOEDetect)  # subclasses of Detect with validators of their own
@@ -123,7 +124,7 @@ def _load_file(path: str) -> Detector:
         ) from error
     if isinstance(loaded.model, str):
         return _exported(loaded.model, loaded.task)
-    found = _in_memory(loaded.model, path, _file_hash(Path(str(loaded.ckpt_path))), "file")
+    found = _in_memory(loaded.model, path, sha256_of(str(loaded.ckpt_path)), "file")
     return replace(found, file=str(loaded.ckpt_path), train_args=_train_args(loaded))
 
 
@@ -150,7 +151,7 @@ def _exported(path: str, task: str | None) -> Detector:
     file = Path(path)
     if file.suffix == ".onnx" and file.is_file():
         _check_onnx(path)
-    return Detector(path, None, None, path, _file_hash(file) if file.is_file() else None, "file", path)
+    return Detector(path, None, None, path, sha256_of(file) if file.is_file() else None, "file", path)
 
 
 def _check_onnx(path: str) -> None:
@@ -179,15 +180,6 @@ def plain_names(names: Any) -> dict[int, str]:
     return {
         int(i): printable(str(name)) for i, name in (names.items() if isinstance(names, Mapping) else enumerate(names))
     }
-
-
-def _file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _state_hash(module: nn.Module) -> str:

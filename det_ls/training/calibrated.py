@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from ultralytics.utils import LOGGER, RANK, YAML
 
 from det_ls.base.errors import ArgumentError
+from det_ls.base.folders import claim_folder
+from det_ls.calibration.fold import load_checkpoint, read_record
+from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE
 from det_ls.data.locate import local_data_file
 from det_ls.smoothing.settings import LabelSmoothing
 
 TASKS = ("detect", "segment", "pose")
+CALIBRATED = "The weights are calibrated; training changes the scores, and what it saves will not be calibrated."
 
 
 def check_calibrate(keys: LabelSmoothing, task: str | None, family: str, data: object, single_cls: object) -> None:
@@ -47,6 +52,52 @@ def check_calibrate(keys: LabelSmoothing, task: str | None, family: str, data: o
         raise ArgumentError(f"calibrate: expected {wrong}.")
 
 
+class CalibrationInterrupted(KeyboardInterrupt):
+    """Ctrl-C during the calibration at the end of a run; the message says how to calibrate it."""
+
+
+def forget_calibration(trainer: Any) -> None:
+    """Remove the calibration of an earlier best.pt once another one is in its place.
+
+    A calibrated file beside a best.pt that it was not made of would be taken for that one's. With ``exist_ok`` a run
+    replaces the best.pt of an earlier run, and on resume its own.
+
+    Args:
+        trainer: The trainer, whose ``save_model`` has just run.
+    """
+    if RANK not in {-1, 0} or trainer.best_fitness != trainer.fitness:  # best.pt was not written
+        return
+    removed = [file for file in _calibration_of(trainer) if file.exists()]
+    for file in removed:
+        file.unlink(missing_ok=True)
+    if removed:
+        names = ", ".join(file.name for file in removed)
+        LOGGER.warning(f"calibrate: removed {names}, made of an earlier best.pt than the one that was just written.")
+
+
+def warn_if_calibrated(weights: Any) -> None:
+    """Say that the calibration of the weights that training starts from will not survive.
+
+    Args:
+        weights: The loaded module, which Ultralytics tells its file; None or anything else is not calibrated.
+    """
+    file = getattr(weights, "pt_path", None)
+    if RANK != -1 or not file or not Path(str(file)).is_file():
+        return
+    try:
+        record = read_record(load_checkpoint(Path(str(file))))
+    except (ValueError, OSError):
+        return
+    if record is not None:
+        LOGGER.warning(CALIBRATED)
+
+
+def _calibration_of(trainer: Any) -> tuple[Path, Path, Path]:
+    """Name the files of a run that belong to its best.pt: the calibrated checkpoint, the map and the numbers."""
+    best, folder = Path(trainer.best), Path(trainer.save_dir)
+    return best.with_name(f"{best.stem}_calibrated.pt"), folder / MAP_FILE, folder / NUMBERS_FILE
+
+
 def calibrate_run(trainer: Any, split: str | None) -> None:
     """Calibrate the best weights of a run that has ended; a run is worth more than its calibration, which may fail.
 
@@ -57,25 +108,31 @@ def calibrate_run(trainer: Any, split: str | None) -> None:
     if split is None or RANK != -1:  # under DDP the process that launched the others does it
         return
     from det_ls.calibration.calibrate import calibrate
-    from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE
 
     best, args = Path(trainer.best), trainer.args
-    calibrated = best.with_name(f"{best.stem}_calibrated.pt")
-    for stale in (calibrated, trainer.save_dir / MAP_FILE, trainer.save_dir / NUMBERS_FILE):  # of a run replaced here
-        stale.unlink(missing_ok=True)
+    calibrated, *_ = of_best = _calibration_of(trainer)
+    settings: dict[str, Any] = {"imgsz": args.imgsz, "iou": args.iou, "max_det": args.max_det}
     try:
-        found = calibrate(
-            best,
-            str(args.data),
-            split=split,
-            save_dir=trainer.save_dir,
-            imgsz=args.imgsz,
-            batch=trainer.batch_size,
-            iou=args.iou,
-            max_det=args.max_det,
-            device=str(trainer.device),
-            workers=args.workers,
-            bootstrap=0,
+        with claim_folder(trainer.save_dir, results=(MAP_FILE, NUMBERS_FILE), exist_ok=True) as place:
+            for stale in of_best:  # of another best.pt than the one that is calibrated now
+                stale.unlink(missing_ok=True)
+            found = calibrate(
+                best,
+                str(args.data),
+                split=split,
+                save=calibrated,
+                save_dir=place,
+                batch=trainer.batch_size,
+                device=str(trainer.device),
+                workers=args.workers,
+                bootstrap=0,
+                **settings,
+            )
+    except KeyboardInterrupt as interrupt:
+        words = {"model": best, "data": args.data, "split": split, **settings}
+        command = shlex.join(["det-ls", "calibrate", *(f"{key}={value}" for key, value in words.items())])
+        raise CalibrationInterrupted(f"the run is finished, {best} is its result, calibrate it with: {command}") from (
+            interrupt
         )
     except (ValueError, OSError, RuntimeError) as error:
         LOGGER.warning(f"calibrate: {calibrated.name} was not written, {best.name} is as it was: {error}")

@@ -21,6 +21,7 @@ from det_ls.calibration.fold import read_record
 from det_ls.smoothing.request import Request, refuse_keys
 from det_ls.smoothing.settings import CALIBRATE, PREFIX, split_keys
 from det_ls.stock.patches import tuner_runs
+from det_ls.training.calibrated import CALIBRATED
 from det_ls.training.families import RTDETR as RTDETR_FAMILY
 from det_ls.training.families import WHY_NOT_RTDETR, WORLD, family_of
 from det_ls.training.families import YOLOE as YOLOE_FAMILY
@@ -110,11 +111,10 @@ class YOLO(ultralytics.YOLO):
             TypeError: If a key is unknown or has the wrong type.
             ValueError: If a key is out of range, does not fit the data, or cannot take effect here.
         """
-        if read_record(self) is not None:
-            LOGGER.warning(
-                "The weights are calibrated; training changes the scores, and what it saves will not be calibrated."
-            )
         trainer, kwargs = _prepared(self, TRAINERS[""], trainer, kwargs)
+        ours = inspect.isclass(trainer) and issubclass(trainer, LabelSmoothingTrainerMixin)
+        if read_record(self) is not None and not (ours and getattr(self.model, "pt_path", None)):
+            LOGGER.warning(CALIBRATED)  # else our trainer says so, when it is given the weights
         return _checked(super().train(trainer=trainer, **kwargs), kwargs)
 
     val = _refusing(ultralytics.YOLO, "val", _mode_refusal("val"))

@@ -28,7 +28,7 @@ from det_ls.smoothing.settings import LabelSmoothing, check_unique, ordered_name
 from det_ls.stock.logs import without_lines
 from det_ls.stock.patches import before_ddp_launch, replaced, without
 from det_ls.training.assumptions import check_trainer
-from det_ls.training.calibrated import calibrate_run, check_calibrate
+from det_ls.training.calibrated import calibrate_run, check_calibrate, forget_calibration, warn_if_calibrated
 from det_ls.training.checkpoints import kept_whole, repair_run, unwritten_row
 from det_ls.training.families import family_of, mismatch
 from det_ls.training.policy_state import STATE_KEY, restore, saved_with, share
@@ -168,6 +168,7 @@ class LabelSmoothingTrainerMixin(_Base):
         Raises:
             ValueError: If the model is of another family.
         """
+        warn_if_calibrated(weights)
         found = family_of(cfg)
         if found != self.family:
             remove_empty(self._new_folders)
@@ -294,7 +295,9 @@ class LabelSmoothingTrainerMixin(_Base):
             UnwritableError: If there is no room; the checkpoints before are kept.
         """
         with saved_with(self.args, self.policy), kept_whole():
-            return super().save_model()  # type: ignore[func-returns-value,no-any-return,unused-ignore]
+            saved = super().save_model()  # type: ignore[func-returns-value,no-any-return,unused-ignore]
+        forget_calibration(self)
+        return saved
 
     def final_eval(self) -> None:
         """Strip the checkpoints and validate best.pt as stock does; each file is complete at every moment."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,15 +15,20 @@ from conftest import make_dataset
 from test_fold import checkpoint, lively
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel, SegmentationModel
+from ultralytics.utils.patches import torch_load
 
 import det_ls
+from det_ls.base.folders import claim_folder
 from det_ls.calibration import fold
 from det_ls.calibration.calibrate import calibrate
 from det_ls.calibration.maps import AffineMap, IsotonicMap, logit, map_from_dict, map_to_dict, sigmoid
 from det_ls.calibration.sidecar import Calibrator, load_calibrator
 from det_ls.cli import main as cli
 from det_ls.cli.calibrate import calibration_line
+from det_ls.cli.train import passthrough
 from det_ls.evaluation.predictions import predict
 
 TRUE = AffineMap((0.8,), (0.5,))
@@ -124,12 +130,15 @@ def test_the_checkpoint_records_what_was_done_in_plain_values(best, result):
     assert set(record["before_after"]["kept"]) >= {"LaECE0", "DECE"}
 
 
-def test_a_calibrated_checkpoint_is_refused_unless_from_its_original_scores(data, result, tmp_path):
+def test_a_calibrated_checkpoint_is_refused_unless_from_its_original_scores(best, data, result, tmp_path):
     with pytest.raises(ValueError, match="not calibrated yet"):
         calibrate(result.weights, data, save=False, **SETTINGS)
     again = calibrate(result.weights, data, save=tmp_path / "again.pt", recalibrate=True, **SETTINGS)
     assert np.allclose([*again.map.a, *again.map.b], [*result.map.a, *result.map.b], atol=1e-4)
-    assert again.record["source_sha256"] == result.record["source_sha256"]
+    for key in ("source", "source_sha256"):  # of the weights that the original scores are of
+        assert again.record[key] == result.record[key]
+    assert again.record["source"] == "best.pt"
+    assert again.record["source_sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()
 
 
 def test_yolo_val_gives_the_same_map_where_boxes_do_not_compete(best, data, result):
@@ -274,7 +283,89 @@ def test_the_command_writes_a_calibrated_checkpoint(best, data, tmp_path, capsys
     assert calibration_line(best) == ""
 
 
-def test_training_a_calibrated_checkpoint_warns_that_the_calibration_goes(result, log):
-    with pytest.raises(ValueError, match="label_smoothing"):
-        det_ls.YOLO(result.weights).train(data="none.yaml", label_smoothing=-1)
-    assert any("will not be calibrated" in message for message in log)
+class Begun(Exception):
+    """Training would begin."""
+
+
+@pytest.mark.parametrize("way", ["keyword", "command line", "trainer", "stock trainer", "load", "pretrained", "plain"])
+def test_training_a_calibrated_checkpoint_warns_that_the_calibration_goes(
+    way, best, data, result, tmp_path, monkeypatch, log
+):
+    def begin(*args, **kwargs):
+        raise Begun
+
+    monkeypatch.setattr("ultralytics.engine.trainer.BaseTrainer._do_train", begin)
+    words = {"data": str(data), "imgsz": 64, "epochs": 1, "device": "cpu", "workers": 0, "plots": False, "amp": False}
+    words |= {"project": str(tmp_path)}
+    weights = result.weights if way != "plain" else best
+    with pytest.raises(Begun):
+        if way == "command line":
+            passthrough(["train", f"model={weights}", *(f"{key}={value}" for key, value in words.items())])
+        elif way == "trainer":
+            YOLO(weights).train(trainer=det_ls.DetectionTrainer, **words)
+        elif way == "stock trainer":
+            det_ls.YOLO(weights).train(trainer=DetectionTrainer, **words)
+        elif way == "load":
+            det_ls.YOLO("yolo11n.yaml").load(weights).train(**words)
+        elif way == "pretrained":
+            monkeypatch.setattr("ultralytics.engine.trainer.BaseTrainer._do_train", BaseTrainer.setup_model)
+            trainer = det_ls.DetectionTrainer(overrides={**words, "model": "yolo11n.yaml", "pretrained": str(weights)})
+            trainer.train()
+            raise Begun
+        else:
+            det_ls.YOLO(weights).train(**words)
+    said = [message for message in log if "will not be calibrated" in message]
+    assert len(said) == (way != "plain")
+
+
+ODD_RECORDS = [
+    {"modelopt": {"mode": "int8"}},
+    {fold.KEY: {"map": [1, 2], "counts": "many"}},
+    {fold.KEY: {"map": {"format": "det-ls calibration map 1", "kind": ["platt"]}}},
+    {fold.KEY: {"map": map_to_dict(AffineMap((1.0,), (0.0,))), "counts": [3], "source_sha256": 5}},
+    {fold.KEY: [1]},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_RECORDS)
+def test_the_line_of_an_odd_checkpoint_costs_no_evaluation(odd, best, data, tmp_path):
+    content = torch_load(best, map_location="cpu")
+    torch.save({**content, **odd}, tmp_path / "odd.pt")
+    assert isinstance(calibration_line(tmp_path / "odd.pt"), str)
+    if fold.KEY in odd and isinstance(odd[fold.KEY], dict) and not isinstance(odd[fold.KEY].get("counts"), list):
+        with pytest.raises(ValueError, match=r"^model: the record of its calibration: expected .*\.$"):
+            calibrate(tmp_path / "odd.pt", data, save=False, recalibrate=True, **SETTINGS)
+
+
+def test_what_is_no_checkpoint_has_no_line(tmp_path):
+    (tmp_path / "x.pt").write_bytes(b"no checkpoint")
+    for name in (tmp_path / "x.pt", tmp_path / "none.pt", "x" * 5000 + ".pt", "yolo11n", 3):
+        assert calibration_line(name) == ""
+
+
+def test_a_folder_where_another_calibration_is_at_work_is_refused_before_any_work(best, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("det_ls.calibration.calibrate.predict", lambda *a, **k: pytest.fail("the work began"))
+    folder = tmp_path / "run"
+    words = [f"model={best}", f"data={data}", "imgsz=64", "workers=0", "device=cpu", f"save={tmp_path / 'new.pt'}"]
+    with claim_folder(folder):
+        with pytest.raises(FileExistsError, match="where another run is at work"):
+            calibrate(best, data, save=False, save_dir=folder, **SETTINGS)
+        assert cli.main(["calibrate", *words, f"save_dir={folder}"]) == 2
+
+
+def test_a_checkpoint_that_appears_meanwhile_is_not_replaced(best, data, result, tmp_path, monkeypatch):
+    out = tmp_path / "new.pt"
+
+    def save(self, folder, exist_ok=False):
+        out.write_bytes(b"of another calibration")
+
+    monkeypatch.setattr("det_ls.calibration.results.Calibration.save", save)
+    with pytest.raises(FileExistsError, match=r"save: expected no file at .*new\.pt"):
+        calibrate(best, data, save=out, save_dir=tmp_path / "run", **SETTINGS)
+    assert out.read_bytes() == b"of another calibration"
+
+
+def test_a_task_may_be_named(tmp_path, capsys):
+    for words in (["task=segment"], ["pose"], ["task=detect"]):
+        assert cli.main(["calibrate", *words, f"model={tmp_path / 'none.pt'}", "data=none.yaml"]) == 2
+        assert "model: expected a checkpoint, got" in capsys.readouterr().err

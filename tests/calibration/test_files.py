@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import det_ls
+from det_ls.base.folders import claim_folder
 from det_ls.calibration.files import apply_map_to_files, calibrate_detections, groups_of
 from det_ls.calibration.maps import logit, map_from_dict
 from det_ls.calibration.methods import FOLDING, METHODS, Recipe, fit, sample_of
 from det_ls.cli import main as cli
 from det_ls.metrics.matching import build_table
 
+ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden" / "coco_tiny"
 GT, DETECTIONS = str(GOLDEN / "gt.json"), str(GOLDEN / "detections.json")
 
@@ -150,3 +154,46 @@ def test_images_without_detections_are_groups_too(tmp_path):
     fewer = [d for d in detections if d["image_id"] != last]
     found = calibrate_detections(gt, fewer, bootstrap=0)
     assert found.counts["groups"] == found.counts["images"] == 80
+
+
+def test_a_folder_where_another_calibration_is_at_work_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("det_ls.calibration.files.coco_evaluate", lambda *a, **k: pytest.fail("the work began"))
+    words = [f"annotations={GT}", f"predictions={DETECTIONS}"]
+    with claim_folder(tmp_path):
+        with pytest.raises(FileExistsError, match="out: expected a folder of its own, got .* another run is at work"):
+            calibrate_detections(GT, DETECTIONS, out=tmp_path / "out.json")
+        with pytest.raises(FileExistsError, match="save_dir: expected a folder of its own"):
+            calibrate_detections(GT, DETECTIONS, save_dir=tmp_path)
+        assert cli.main(["calibrate", *words, f"out={tmp_path}/a.json"]) == 2
+    assert "where another run is at work" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_parallel_calibrations_share_no_folder(tmp_path):
+    words = [f"annotations={GT}", f"predictions={DETECTIONS}", "bootstrap=20", f"save_dir={tmp_path / 'run'}"]
+    command = [sys.executable, "-m", "det_ls.cli", "calibrate", *words]
+    runs = [
+        subprocess.Popen([*command, f"out={tmp_path / name}"], cwd=ROOT, stderr=-1, stdout=-1)
+        for name in ("a.json", "b.json")
+    ]
+    done = [(run.communicate(), run.returncode) for run in runs]
+    assert sorted(status for _, status in done) == [0, 2]
+    [error] = [err.decode() for (_, err), status in done if status]
+    assert "save_dir: expected a folder" in error
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["calibration.json", "map.json", "report.html"]
+    assert sum((tmp_path / name).exists() for name in ("a.json", "b.json")) == 1
+
+
+def test_a_page_that_fails_leaves_the_old_result_whole(tmp_path, monkeypatch):
+    words = ["calibrate", f"annotations={GT}", f"predictions={DETECTIONS}", "bootstrap=0", f"save_dir={tmp_path}"]
+    assert cli.main([*words, f"out={tmp_path}/a.json"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("det_ls.report.calibration_page.write_calibration", fail)
+    assert cli.main([*words, "method=beta", f"out={tmp_path}/b.json", "exist_ok=True"]) == 130
+    (tmp_path / "b.json").unlink()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert cli.main([*words, f"out={tmp_path}/report.html", "exist_ok=True"]) == 2

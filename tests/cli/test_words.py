@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -156,6 +157,8 @@ def test_checks_says_what_is_installed_and_which_form_a_run_takes(capsys):
     printed = capsys.readouterr().out
     for part in (ultralytics.__version__, torch.__version__.split("+")[0], "devices", "cpu: the lean form"):
         assert part in printed
+    for seam in ("trainer", "losses", "validator", "folding"):
+        assert re.search(rf"^{seam} +as det-ls knows it", printed, re.MULTILINE), seam
 
 
 def test_the_completion_script_completes(tmp_path, capsys):

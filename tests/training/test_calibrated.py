@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,10 +15,12 @@ import yaml
 from ultralytics.utils.patches import torch_load
 
 import det_ls
+from det_ls.base.folders import claim_folder
 from det_ls.calibration.fold import KEY
 from det_ls.cli import main as cli
 from det_ls.cli.train import passthrough
 from det_ls.losses.families import smoothed_criterion
+from det_ls.training.calibrated import calibrate_run
 
 
 def checkpoint(folder: Path, name: str) -> dict:
@@ -91,6 +94,47 @@ def test_a_calibration_that_fails_leaves_the_run_and_nothing_stale(tiny, quick, 
     assert (folder / "weights" / "best.pt").is_file()
     assert not (folder / "weights" / "best_calibrated.pt").exists()
     assert "best_calibrated.pt was not written, best.pt is as it was: target: expected matched" in "\n".join(log)
+
+
+def test_the_calibration_of_an_earlier_best_goes_with_it(tiny, quick, tmp_path, log):
+    folder = tmp_path / "runs" / "run"
+    (folder / "weights").mkdir(parents=True)
+    earlier = [folder / "weights" / "best_calibrated.pt", folder / "map.json", folder / "calibration.json"]
+    for file in earlier:
+        file.write_bytes(b"of an earlier run")
+    det_ls.YOLO("yolo11n.yaml").train(data=str(tiny), name="run", exist_ok=True, **quick)
+    assert (folder / "weights" / "best.pt").is_file()
+    assert not [file for file in earlier if file.exists()]
+    said = [message for message in log if "removed best_calibrated.pt, map.json, calibration.json" in message]
+    assert len(said) == 1
+
+
+def test_a_run_whose_folder_is_at_work_leaves_that_calibration_alone(tmp_path, log):
+    (tmp_path / "best_calibrated.pt").write_bytes(b"of the one at work")
+    args = SimpleNamespace(data="d.yaml", imgsz=64, iou=0.7, max_det=300, workers=0)
+    trainer = SimpleNamespace(best=tmp_path / "best.pt", save_dir=tmp_path, args=args, batch_size=2, device="cpu")
+    with claim_folder(tmp_path):
+        calibrate_run(trainer, "val")
+    assert (tmp_path / "best_calibrated.pt").read_bytes() == b"of the one at work"
+    assert "best_calibrated.pt was not written, best.pt is as it was: save_dir: expected a folder" in "\n".join(log)
+
+
+def test_after_an_interruption_the_run_is_not_resumed_but_calibrated(tiny, quick, tmp_path, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("det_ls.calibration.calibrate.calibrate", interrupt)
+    words = [f"{key}={value}" for key, value in {**quick, "data": tiny, "name": "run", "calibrate": "val"}.items()]
+    assert cli.main(["train", "model=yolo11n.yaml", *words]) == 130
+    error = capsys.readouterr().err
+    best = tmp_path / "runs" / "run" / "weights" / "best.pt"
+    assert "resume" not in error
+    command = error.split("calibrate it with: ")[1].split()
+    assert command[:2] == ["det-ls", "calibrate"]
+    assert {f"model={best}", f"data={tiny}", "split=val", "imgsz=64"} <= set(command)
+    monkeypatch.undo()
+    assert cli.main([*command[1:], "workers=0", "device=cpu", "bootstrap=0", f"save_dir={tmp_path / 'out'}"]) == 0
+    assert best.with_name("best_calibrated.pt").is_file()
 
 
 @pytest.mark.parametrize(
