@@ -36,9 +36,9 @@ def passthrough(words: Sequence[str]) -> Any:
         TypeError: If a label-smoothing key is unknown or has the wrong type.
         ValueError: If a label-smoothing key is out of range or cannot take effect.
     """
+    command = parse_command(words)
     from ultralytics.cfg import entrypoint
 
-    command = parse_command(words)
     mode = command.arguments.get("mode") or "predict"
     if mode != "train":
         refuse_keys(
