@@ -105,6 +105,8 @@ def keys_of_ray_runs(keys: Mapping[str, Any], space: object) -> tuple[dict[str, 
     if f"{PREFIX}_similarity" in given:
         given[f"{PREFIX}_similarity"] = str(Path(given[f"{PREFIX}_similarity"]).resolve())
     ends = {key: ends_of(domain) for key, domain in searched.items()}
+    if ends.get(PREFIX) == []:  # drawn by a function: each run checks what it gets
+        ends[PREFIX] = [0.0]
     first = {key: values[0] for key, values in ends.items() if values}
     requests = [Request.of_keys({**given, **first, key: value}) for key, values in ends.items() for value in values]
     requests = requests or [Request.of_keys(given)]

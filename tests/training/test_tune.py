@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from probe import Records
 
 import det_ls
-from det_ls.training.tune import keys_of_runs, searched_bounds
+from det_ls.training.tune import keys_of_ray_runs, keys_of_runs, searched_bounds
 
 ROOT = Path(__file__).parents[2]
 WATCH = """
@@ -92,14 +93,16 @@ if any(word.endswith("default_worker.py") for word in sys.orig_argv):
 def test_ray_smooths_each_run_with_the_epsilon_that_it_searches(watched_processes, tiny, quick, tmp_path):
     ray = pytest.importorskip("ray", reason="Ray Tune is not installed")
     from ray import tune
+    from ultralytics.utils.tuner import run_ray_tune
 
     (tmp_path / "watch" / "sitecustomize.py").write_text(RAY_WATCH.format(folder=str(watched_processes)))
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    random = {"search_alg": "random"} if "search_alg" in inspect.signature(run_ray_tune).parameters else {}
     space = {"label_smoothing": tune.uniform(0.1, 0.3), "label_smoothing_mode": tune.choice(["redistribute"])}
     try:
         found = det_ls.YOLO("yolo11n.yaml").tune(
-            use_ray=True, iterations=2, search_alg="random", space=space, data=str(tiny),
-            label_smoothing_schedule="linear", **{**quick, "val": False},
+            use_ray=True, iterations=2, space=space, data=str(tiny), label_smoothing_schedule="linear",
+            **random, **{**quick, "val": False},
         )  # fmt: skip
     finally:
         ray.shutdown()
@@ -172,6 +175,19 @@ def test_what_ray_cannot_keep_is_refused_before_it_starts(arguments, message, ti
     monkeypatch.setattr("ultralytics.YOLO.tune", lambda *args, **kwargs: pytest.fail("the tuner started"))
     with pytest.raises(ValueError, match=message):
         det_ls.YOLO("yolo11n.yaml").tune(data=str(tiny), use_ray=True, **arguments, **quick)
+
+
+def test_the_ends_of_what_ray_searches_are_checked(monkeypatch):
+    monkeypatch.setattr("det_ls.training.tune.find_spec", lambda name: object())
+    drawn = type("Drawn", (), {"sample": lambda self: 0.1})()
+    given, requests = keys_of_ray_runs({"label_smoothing_mode": "binary"}, {"label_smoothing": Uniform(0.1, 0.2)})
+    assert given == {"label_smoothing_mode": "binary"}
+    assert [request.smoothing.label_smoothing for request in requests] == [0.1, 0.2]
+    given, [request] = keys_of_ray_runs({"label_smoothing_mode": "binary"}, {"label_smoothing": drawn})
+    assert request.smoothing.label_smoothing_mode == "binary"
+    modes = {"label_smoothing_mode": {"grid_search": ["binary", "uniform"]}}
+    _, requests = keys_of_ray_runs({"label_smoothing": 0.1}, modes)
+    assert [request.smoothing.label_smoothing_mode for request in requests] == ["binary", "uniform"]
 
 
 def test_without_ray_the_sentence_says_how_to_install_it(tiny, monkeypatch):
