@@ -129,7 +129,7 @@ def test_ray_smooths_each_run_with_the_epsilon_that_it_searches(watched_processe
 def test_ray_is_handed_what_each_run_is_to_train_with(tiny, quick, tmp_path, monkeypatch):
     seen = {}
 
-    def run_ray_tune(model, space=None, **arguments):
+    def run_ray_tune(model, space=None, iterations=10, **arguments):
         from ultralytics.cfg import DEFAULT_CFG
         from ultralytics.utils import tuner
 
