@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from det_ls.evaluation.results import Evaluation
 
 BOOTSTRAP = 1000
+_SEED = re.compile(r"[\s_.-]+(seed|s)?[\s_.-]*\d*[\s_.-]*$|\d+[\s_.-]*$")  # at the end of a run's name
 _ATTEMPTS = 20  # to find a run folder that no other run takes at the same moment
 
 
@@ -96,8 +97,9 @@ def compare(words: Sequence[str]) -> None:
     settings = [key for key in inspect.signature(evaluate).parameters if key not in {"model", "train_images"}]
     arguments = _arguments(words, "compare", ["a", "b", *settings], ("a", "b"))
     with claimed(arguments, "compare") as (folder, place):
-        a, b, paired = _arms(arguments.pop("a"), arguments.pop("b"))
-        pair = compare_detectors(a, b, paired=paired, names=_arm_names(a, b), **arguments)
+        asked = arguments.pop("a"), arguments.pop("b")
+        a, b, paired = _arms(*asked)
+        pair = compare_detectors(a, b, paired=paired, names=_pattern_names(*asked) or _arm_names(a, b), **arguments)
         pair.save(place)
         on = name_of(arguments.get("data") or arguments.get("annotations"))
         write_pair(place, pair, title=f"{pair.names[0]} and {pair.names[1]} on {on}")
@@ -120,6 +122,20 @@ def _arms(a: object, b: object) -> tuple[object, object, bool | None]:
     return tuple(map(str, first)), tuple(map(str, second)), paired
 
 
+def _pattern_names(*asked: object) -> tuple[str, str] | None:
+    """Name arms that are patterns by what is fixed in them: ``smooth`` for ``runs/smooth*/weights/best.pt``.
+
+    Examples:
+        >>> _pattern_names("runs/stock_s*/weights/best.pt", "runs/smooth-*/weights/best.pt")
+        ('stock', 'smooth')
+    """
+    if not all(isinstance(arm, str) and any(sign in arm for sign in "*?[") and "," not in arm for arm in asked):
+        return None
+    fixed = (re.sub(r"\*+|\?+|\[[^]]*\]", " ", name_of(arm)) for arm in asked)
+    found = [re.sub(r"[\s_.-]+(seed|s)?[\s_.-]*$", "", " ".join(name.split())) for name in fixed]
+    return (found[0], found[1]) if all(found) and found[0] != found[1] else None
+
+
 def _arm_names(a: object, b: object) -> tuple[str, str] | None:
     """Name arms of several runs by what the names of their runs begin with, seeds and numbers left out."""
     found = []
@@ -127,7 +143,7 @@ def _arm_names(a: object, b: object) -> tuple[str, str] | None:
         if not isinstance(arm, tuple):
             return None
         same = takewhile(lambda signs: len(set(signs)) == 1, zip(*map(name_of, arm), strict=False))
-        found.append(re.sub(r"[\s_.-]*(seed|s)?[\s_.-]*\d*[\s_.-]*$", "", "".join(signs[0] for signs in same)))
+        found.append(_SEED.sub("", "".join(signs[0] for signs in same)))
     return (found[0], found[1]) if all(found) and found[0] != found[1] else None
 
 

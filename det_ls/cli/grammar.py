@@ -14,8 +14,12 @@ import yaml
 from det_ls.base.arguments import shown
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, DataError, MissingFileError
 from det_ls.smoothing.settings import split_keys
+from det_ls.stock.config import default_config
 from det_ls.stock.logs import without_lines
 
+# As in ultralytics.cfg, whose import takes seconds: help and a mistyped word should not.
+MODES = ("train", "val", "predict", "export", "track", "benchmark")
+TASKS = ("detect", "segment", "semantic", "depth", "classify", "pose", "obb")
 # Words of `yolo` that are no mode, and whose own words are not ours to read.
 SPECIAL = ("settings", "solutions", "login", "logout", "copy-cfg", "checks", "version", "cfg", "help")
 BARE_FLAGS = ("half", "int8", "end2end", "nms")  # words that stock takes without a value, whatever their default
@@ -49,8 +53,6 @@ def parse_command(words: Sequence[str]) -> Command:
         FileNotFoundError: If the file that ``cfg=`` names was not found.
         TypeError: If a label-smoothing key has no value.
     """
-    from ultralytics.cfg import MODES
-
     kept: list[str] = []
     arguments: dict[str, Any] = {}
     cfg: dict[str, Any] | None = None
@@ -127,6 +129,8 @@ def merge_words(words: Sequence[str]) -> list[str]:
         >>> merge_words(["val", "split", "=", "test", "imgsz=[64,", "32]", "label_smoothing={default:", "0.05}"])
         ['val', 'split=test', 'imgsz=[64,32]', 'label_smoothing={default: 0.05}']
     """
+    if not any(word.startswith("=") or word.endswith("=") or set(word) & set("[]{}") for word in words):
+        return list(words)
     from ultralytics.cfg import merge_equals_args
 
     joined: list[str] = []
@@ -199,8 +203,6 @@ def find_mode(
         >>> find_mode(["model=a.pt", "task=detect", "split", "=", "val", "val"], ["val"], ["detect"])
         ('val', ['model=a.pt', 'split=val'])
     """
-    from ultralytics.cfg import MODES, TASKS
-
     merged = merge_words(words)
     if not merged or (merged[0] in SPECIAL and merged[0] not in modes):
         return None, list(words)
@@ -232,19 +234,17 @@ def check_words(words: Sequence[str], modes: Collection[str]) -> None:
     Raises:
         TypeError: If a word is unknown.
     """
-    from ultralytics.cfg import MODES, TASKS, check_dict_alignment
-    from ultralytics.utils import DEFAULT_CFG_DICT
-
     merged = merge_words(words)
     if not merged or merged[0].lstrip("-") in SPECIAL:
         return
-    flags = [key for key, value in DEFAULT_CFG_DICT.items() if isinstance(value, bool)]
+    defaults = default_config()
+    flags = [key for key, value in defaults.items() if isinstance(value, bool)]
     verbs = {*MODES, *TASKS, *modes, *SPECIAL}
     for word in merged:
         key, separator, value = (part.strip() for part in word.removeprefix("--").removesuffix(",").partition("="))
         if split_keys({key: None})[0]:
             continue
-        if not separator and key in DEFAULT_CFG_DICT and key not in {*flags, *BARE_FLAGS}:
+        if not separator and key in defaults and key not in {*flags, *BARE_FLAGS}:
             raise ArgumentTypeError(f"{shown(word)}: expected {key}=value, got no value.")
         if not separator and key not in {*verbs, *flags, *BARE_FLAGS}:
             close = suggestion(key, verbs)
@@ -254,18 +254,23 @@ def check_words(words: Sequence[str], modes: Collection[str]) -> None:
         ):
             close = suggestion(value, choices)
             raise ArgumentError(f"{key}: expected one of {', '.join(choices)}, got {shown(value)}{close}")
-        if separator and key not in {"mode", "task", "cfg"}:
-            try:
-                with without_lines(""):  # of the help that stock prints
-                    check_dict_alignment({**DEFAULT_CFG_DICT}, {key: ""})
-            except TypeError:  # a deprecated key, whose value stock looks at
-                pass
-            except SyntaxError:
-                close = suggestion(key, [*DEFAULT_CFG_DICT, *split_names()])
-                name = key if key.isprintable() else shown(key)
-                raise ArgumentTypeError(
-                    f"{name}: expected a key of det-ls or yolo, got an unknown one{close}"
-                ) from None
+        if separator and key not in {"mode", "task", *defaults}:
+            _check_key(key, defaults)
+
+
+def _check_key(key: str, defaults: Mapping[str, Any]) -> None:
+    """Raise for a key that is not in Ultralytics' config, unless it is one that was, and that stock still takes."""
+    from ultralytics.cfg import check_dict_alignment
+
+    try:
+        with without_lines(""):  # of the help that stock prints
+            check_dict_alignment({**defaults}, {key: ""})
+    except TypeError:  # a deprecated key, whose value stock looks at
+        pass
+    except SyntaxError:
+        close = suggestion(key, [*defaults, *split_names()])
+        name = key if key.isprintable() else shown(key)
+        raise ArgumentTypeError(f"{name}: expected a key of det-ls or yolo, got an unknown one{close}") from None
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -24,7 +24,9 @@ _CALLED: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {  # module, functi
 _USAGE = {
     "val": "det-ls val model=best.pt data=data.yaml [key=value ...]: measure a model; numbers, tables and report.html.",
     "metrics": "det-ls metrics annotations=gt.json predictions=detections.json [key=value ...]: measure any detector.",
-    "compare": "det-ls compare a=one.pt b=other.pt data=data.yaml [key=value ...]: measure two on the same images.",
+    "compare": "det-ls compare a=one.pt b=other.pt data=data.yaml [key=value ...]: measure two models on the same\n"
+    "images; a='runs/stock*/weights/best.pt' b='runs/smooth*/weights/best.pt': several runs of each, paired by seed\n"
+    "if both have the same seeds; annotations=gt.json a=one.json b=other.json: COCO results of any detectors.",
     "calibrate": "det-ls calibrate model=best.pt data=data.yaml [key=value ...]: map the scores; for COCO files\n"
     "annotations=gt.json predictions=detections.json out=calibrated.json, and map=map.json to apply a map.",
     "train": "det-ls train model=yolo26n.yaml data=data.yaml label_smoothing=0.1 [key=value ...]: every key of\n"
@@ -35,7 +37,7 @@ MORE = """Words may stand in any order. More of ours:
     det-ls checks                              versions, devices, and which form of the criterion runs here
     det-ls cfg [key=value ...]                 what a command would set, as a file for cfg=
     det-ls completion bash|zsh                 a script that completes modes and keys
-    det-ls convert source=coco out=new         a YOLO data set of a COCO-format folder; task=segment or pose
+    det-ls convert source=coco out=new         a YOLO data set of a COCO-format folder or JSON; task=segment or pose
     det-ls --version
 """
 CALLED_AS = {"metrics": {"gt": "annotations", "detections": "predictions"}}

@@ -93,9 +93,7 @@ def run(command: Callable[[], object], again: Sequence[str] | None = None) -> in
         hint = str(interrupt) if isinstance(interrupt, Interrupted) else f"repeat with: {shlex.join(repeat)}"
         print(f"det-ls: interrupted; {hint}", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError, DetLsError) as error:
-        if not (isinstance(error, DetLsError) or _raised_by_det_ls(error)):
-            raise
+    except DetLsError as error:
         print(f"det-ls: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -134,16 +132,6 @@ def _version() -> str:
         except PackageNotFoundError:
             parts.append(f"no {package}")
     return f"det-ls {__version__} ({', '.join(parts)})"
-
-
-def _raised_by_det_ls(error: BaseException) -> bool:
-    """Tell our own one-sentence errors that have no type of ours yet by the module that raised them."""
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        frames.append(trace.tb_frame.f_globals.get("__name__", ""))
-        trace = trace.tb_next
-    return bool(frames) and frames[-1].startswith("det_ls.") and "expected " in str(error).lower()
 
 
 def _evaluating(mode: str) -> Callable[[Sequence[str]], None]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from det_ls.base.arguments import shown
@@ -97,15 +98,13 @@ def completion(words: Sequence[str]) -> None:
     """
     if list(words) not in (["bash"], ["zsh"]):
         raise ArgumentError(f"completion: expected bash or zsh, got {shown(' '.join(words))}.")
-    from ultralytics.cfg import MODES
-    from ultralytics.utils import DEFAULT_CFG_DICT
-
-    from det_ls.cli.grammar import split_names
+    from det_ls.cli.grammar import MODES, split_names
     from det_ls.cli.help import keys_of
+    from det_ls.stock.config import default_config
 
     modes = [*dict.fromkeys([*MODES, "metrics", "compare", "calibrate", *OTHER_COMMANDS])]
     keys = {
-        "train": [*split_names(), *DEFAULT_CFG_DICT],
+        "train": [*split_names(), *default_config()],
         **{m: keys_of(m) for m in ("val", "metrics", "compare", "calibrate")},
     }
     cases = "\n".join(
@@ -163,10 +162,11 @@ def _form_on(device: str) -> str:
 
 
 def convert(words: Sequence[str]) -> None:
-    """Run ``det-ls convert``: make a YOLO data set of a COCO-format folder.
+    """Run ``det-ls convert``: make a YOLO data set of a COCO-format folder, or of one JSON.
 
     Args:
-        words: ``source=``, ``out=`` and ``task=`` (``detect``, ``segment`` or ``pose``).
+        words: ``source=`` (a folder or one JSON), ``out=``, ``task=`` (``detect``, ``segment`` or ``pose``), and
+            ``images=`` for the images of one JSON.
 
     Raises:
         OSError: If something is missing, or ``out`` holds files.
@@ -178,9 +178,11 @@ def convert(words: Sequence[str]) -> None:
     from det_ls.data.convert import convert as convert_folder
 
     arguments = key_values(words)
-    check_known(arguments, ("source", "out", "task"), ("source", "out"), "det-ls convert")
+    check_known(arguments, ("source", "out", "task", "images"), ("source", "out"), "det-ls convert")
     with one_sentence("out", str(arguments["out"])):
         data = convert_folder(**{key: str(value) for key, value in arguments.items()})
+    if Path(str(arguments["source"])).expanduser().is_file():
+        print("val is train, the one split there is: what is measured on it is no estimate for other images.")
     print(f"Wrote {data}, for example for: det-ls train data={data}")
 
 

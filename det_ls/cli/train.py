@@ -36,11 +36,11 @@ def passthrough(words: Sequence[str]) -> Any:
         TypeError: If a label-smoothing key is unknown or has the wrong type.
         ValueError: If a label-smoothing key is out of range or cannot take effect.
     """
+    command = parse_command(words)
     from ultralytics.cfg import entrypoint
 
     from det_ls.training.calibrated import CalibrationInterrupted
 
-    command = parse_command(words)
     mode = command.arguments.get("mode") or "predict"
     if mode != "train":
         refuse_keys(

@@ -33,16 +33,18 @@ REQUIRED = {
 }
 
 
-def convert(source: str | Path, out: str | Path, task: str = "detect") -> Path:
-    """Write the YOLO dataset `out` of the COCO-format folder `source`.
+def convert(source: str | Path, out: str | Path, task: str = "detect", images: str | Path | None = None) -> Path:
+    """Write the YOLO dataset `out` of the COCO-format folder or JSON `source`.
 
     Args:
         source: Folder with the images and one JSON of instances a split, ``train`` and ``val`` and maybe ``test``:
             ``annotations/instances_<split>*.json`` with images in ``<name>/`` or ``images/<name>/``, as COCO has them;
             ``<split>/_annotations.coco.json`` beside the images, as Roboflow exports them; or ``<split>.json``, also
             in ``annotations/``, with images in ``<split>/``, ``images/<split>/``, ``images/`` or the folder itself.
+            Or a single JSON of instances, which becomes both ``train`` and ``val``: Ultralytics trains with no less.
         out: Folder to write, new or empty. It is built next to its final place and renamed when complete.
         task: What the labels hold: ``detect`` boxes, ``segment`` polygons, ``pose`` boxes and keypoints.
+        images: The folder of a single JSON's images; by default they are looked for beside it as above.
 
     Returns:
         The data YAML.
@@ -59,7 +61,13 @@ def convert(source: str | Path, out: str | Path, task: str = "detect") -> Path:
     source, out = Path(source).expanduser().resolve(), Path(out).expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExistingFileError(f"out: expected a new or empty folder, got '{out}', which holds files.")
-    files = find_annotations(source)
+    if source.is_file():
+        files = dict.fromkeys(("train", "val"), source)
+    elif images is None:
+        files = find_annotations(source)
+    else:
+        raise ArgumentError(f"images: expected none with a folder as source, got {str(images)!r}.")
+    folder_of_images = None if images is None else Path(images).expanduser().resolve()
     contents = {split: read_annotations(file) for split, file in files.items()}
     categories = {split: {c["id"]: str(c["name"]) for c in x["categories"]} for split, x in contents.items()}
     for split in files:
@@ -78,9 +86,9 @@ def convert(source: str | Path, out: str | Path, task: str = "detect") -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         built = Path(folder, "new")
         (built / "annotations").mkdir(parents=True)
-        for split, file in files.items():
+        for file, split in {file: split for split, file in files.items()}.items():
             (built / "annotations" / _link(file)).symlink_to(file)
-            write_split(contents[split], file, built, index, task)
+            write_split(contents[split], file, built, index, task, folder_of_images)
         YAML.save(built / "data.yaml", data)
         if out.exists():
             out.rmdir()
@@ -136,7 +144,14 @@ def read_annotations(file: Path) -> dict[str, Any]:
     return content
 
 
-def write_split(content: dict[str, Any], file: Path, root: Path, index: dict[int, int], task: str = "detect") -> None:
+def write_split(
+    content: dict[str, Any],
+    file: Path,
+    root: Path,
+    index: dict[int, int],
+    task: str = "detect",
+    images: Path | None = None,
+) -> None:
     """Link the images of one split and write their labels.
 
     Args:
@@ -145,21 +160,16 @@ def write_split(content: dict[str, Any], file: Path, root: Path, index: dict[int
         root: The dataset that is being built.
         index: Class index by category id.
         task: What the labels hold.
+        images: The folder of its images; None to look for it.
     """
     from ultralytics.data.utils import img2label_paths
     from ultralytics.utils import TQDM
 
     name = _name(file)
     points = _keypoints(content, file) if task == "pose" else 0
-    source = file.parent.parent if file.parent.name == "annotations" or file.name == ROBOFLOW else file.parent
-    places = [source / name, source / "images" / name]
-    if file.name == f"{name}.json":
-        places += [source / "images", source]
-    folder = next((x for x in places if x.is_dir()), None)
-    if folder is None:
-        raise MissingFileError(
-            f"source: expected the images of '{file.name}' in '{source / name}' or 'images/{name}', got none."
-        )
+    folder = images_of(file, [x["file_name"] for x in content["images"]]) if images is None else images
+    if not folder.is_dir():
+        raise MissingFileError(f"images: expected a folder, got '{folder}', which is none.")
     names = [x["file_name"] for x in content["images"]]
     for file_name in names:
         if PurePosixPath(file_name).is_absolute() or ".." in PurePosixPath(file_name).parts:
@@ -190,6 +200,32 @@ def write_split(content: dict[str, Any], file: Path, root: Path, index: dict[int
         if lines:
             label.parent.mkdir(parents=True, exist_ok=True)
             label.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def images_of(file: Path, names: list[str]) -> Path:
+    """Find the folder of a JSON's images, where COCO, Roboflow and others put it.
+
+    Args:
+        file: The JSON.
+        names: The images' file names.
+
+    Returns:
+        The first folder there is; beside a JSON that is called after no split, the first that has the first image.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    name = _name(file)
+    source = file.parent.parent if file.parent.name == "annotations" or file.name == ROBOFLOW else file.parent
+    places = [source / name, source / "images" / name]
+    if file.name == f"{name}.json":
+        places += [source / "images", source]
+    found = [place for place in places if place.is_dir()]
+    if not found:
+        raise MissingFileError(
+            f"source: expected the images of '{file.name}' in '{source / name}' or 'images/{name}', got none."
+        )
+    return next((place for place in found if names and (place / str(names[0])).is_file()), found[0])
 
 
 def label_lines(

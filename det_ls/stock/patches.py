@@ -216,6 +216,27 @@ def tuner_runs(module: str, keys: Mapping[str, object]) -> Iterator[None]:
 
 
 @contextmanager
+def ray_runs(keys: Mapping[str, object]) -> Iterator[None]:
+    """Let Ultralytics' Ray tuner take keys that its config does not know.
+
+    It assumes that ``run_ray_tune`` makes a config, only to name its folder, with the global ``get_cfg`` of
+    ``utils.tuner``, and calls ``train`` of a copy of the model with the keywords and what is searched.
+
+    Args:
+        keys: Values by key.
+    """
+    from ultralytics.utils import tuner
+
+    stock_cfg: Any = vars(tuner)["get_cfg"]
+
+    def get_cfg(cfg: Any, overrides: Mapping[str, Any]) -> Any:
+        return stock_cfg(cfg, {key: value for key, value in overrides.items() if key not in keys})
+
+    with replaced(tuner, "get_cfg", get_cfg):
+        yield
+
+
+@contextmanager
 def datasets_folder(folder: Path | None) -> Iterator[None]:
     """Let Ultralytics look for data sets, and download them, in a folder.
 

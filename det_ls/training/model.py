@@ -7,8 +7,9 @@ import functools
 import inspect
 import pickle
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ultralytics
 from ultralytics import RTDETR, YOLOE, YOLOWorld
@@ -20,7 +21,7 @@ from det_ls.base.errors import ArgumentError, RunError
 from det_ls.calibration.fold import read_record
 from det_ls.smoothing.request import Request, refuse_keys
 from det_ls.smoothing.settings import CALIBRATE, PREFIX, split_keys
-from det_ls.stock.patches import tuner_runs
+from det_ls.stock.patches import ray_runs, tuner_runs
 from det_ls.training.calibrated import CALIBRATED
 from det_ls.training.families import RTDETR as RTDETR_FAMILY
 from det_ls.training.families import WHY_NOT_RTDETR, WORLD, family_of
@@ -28,7 +29,7 @@ from det_ls.training.families import YOLOE as YOLOE_FAMILY
 from det_ls.training.resume import check_resume
 from det_ls.training.tasks import TRAINERS
 from det_ls.training.trainer import LabelSmoothingTrainerMixin, check_data
-from det_ls.training.tune import keys_of_runs, searched_bounds
+from det_ls.training.tune import keys_of_ray_runs, keys_of_runs, searched_bounds
 
 
 def _refusing(base: type, mode: str, why: str) -> Callable[..., Any]:
@@ -94,14 +95,31 @@ class YOLO(ultralytics.YOLO):
         if not isinstance(self, YOLO):  # Ultralytics swapped the class for another family's
             self.__class__ = next(guard for family, guard in _GUARDS.items() if issubclass(type(self), family))
 
-    def train(self, trainer: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+    def train(  # type: ignore[override]
+        self,
+        trainer: type[LabelSmoothingTrainerMixin] | Any = None,
+        *,
+        label_smoothing: float | Mapping[str, float] | Mapping[int, float] | Mapping[str | int, float] | None = None,
+        label_smoothing_mode: Literal["redistribute", "uniform", "binary", "background"] | None = None,
+        label_smoothing_similarity: str | PathLike[str] | None = None,
+        label_smoothing_schedule: Literal["constant", "linear", "cosine"] | None = None,
+        calibrate: Literal["val", "test"] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Train with the stock Ultralytics trainer and, if asked for, smoothed classification targets.
+
+        None leaves a key to ``cfg=``, or else to its default.
 
         Args:
             trainer: A trainer class; with label-smoothing keys it must derive from
                 :class:`det_ls.training.trainer.LabelSmoothingTrainerMixin`. None selects the task's own.
-            **kwargs: Ultralytics' training arguments and the keys of :class:`det_ls.smoothing.settings.LabelSmoothing`;
-                ``cfg=`` names a YAML that may hold either.
+            label_smoothing: Epsilon, in [0, 1): the share of target mass taken from the true class, or a mapping from
+                class name, class index or ``default`` to it. 0 is stock training.
+            label_smoothing_mode: Where that share goes (see :func:`det_ls.smoothing_matrix`); ``redistribute``.
+            label_smoothing_similarity: A CSV table that says where each class's share goes instead of evenly.
+            label_smoothing_schedule: How epsilon decays over the epochs; ``constant``.
+            calibrate: The split to calibrate best.pt on when the run ends; written to best_calibrated.pt.
+            **kwargs: Ultralytics' training arguments; ``cfg=`` names a YAML that may hold these and the keys above.
 
         Returns:
             What Ultralytics' ``train`` returns.
@@ -111,6 +129,14 @@ class YOLO(ultralytics.YOLO):
             TypeError: If a key is unknown or has the wrong type.
             ValueError: If a key is out of range, does not fit the data, or cannot take effect here.
         """
+        keys = {
+            "label_smoothing": label_smoothing,
+            "label_smoothing_mode": label_smoothing_mode,
+            "label_smoothing_similarity": label_smoothing_similarity,
+            "label_smoothing_schedule": label_smoothing_schedule,
+            CALIBRATE: calibrate,
+        }
+        kwargs.update({key: value for key, value in keys.items() if value is not None})
         trainer, kwargs = _prepared(self, TRAINERS[""], trainer, kwargs)
         ours = inspect.isclass(trainer) and issubclass(trainer, LabelSmoothingTrainerMixin)
         if read_record(self) is not None and not (ours and getattr(self.model, "pt_path", None)):
@@ -127,28 +153,38 @@ class YOLO(ultralytics.YOLO):
         """Tune hyperparameters as Ultralytics does, each run with the label-smoothing keys.
 
         Args:
-            use_ray: As in Ultralytics; not with label-smoothing keys.
+            use_ray: As in Ultralytics (``pip install 'det-ls[ray]'``).
             iterations: As in Ultralytics.
             *args: As in Ultralytics.
             **kwargs: As in Ultralytics, and the keys of :class:`det_ls.smoothing.settings.LabelSmoothing`. Epsilon is
-                searched where ``space=`` has bounds for ``label_smoothing``, and is in force as given otherwise.
+                searched where ``space=`` has bounds for ``label_smoothing``, and is in force as given otherwise. With
+                Ray ``space=`` has a distribution, ``{"label_smoothing": tune.uniform(0.0, 0.2)}``, and each of the keys
+                can be searched.
 
         Returns:
             What Ultralytics' ``tune`` returns.
 
         Raises:
+            ImportError: If Ray is asked for and not installed.
             TypeError: If a key is unknown or has the wrong type.
             ValueError: If a key or a bound is out of range or does not fit the data, or cannot take effect.
         """
         if kwargs.get(CALIBRATE) is not None:
             refuse_keys({CALIBRATE: kwargs[CALIBRATE]}, "expected in train mode only, got mode 'tune': train again.")
         keys, rest = split_keys(kwargs)
-        bounds = searched_bounds(kwargs.get("space"))
         refuse_keys({k: v for k, v in _with_cfg(rest).items() if k not in rest}, "expected as a keyword of tune.")
+        if use_ray:
+            space = args[0] if args else kwargs.get("space")
+            if not keys and not (isinstance(space, Mapping) and split_keys(space)[0]):
+                return super().tune(use_ray, iterations, *args, **rest)
+            keys, requests = keys_of_ray_runs(keys, space)
+            for request in requests:
+                _prepared(self, TRAINERS[""], None, {**rest, PREFIX: request, "resume": None})
+            with ray_runs(keys):
+                return super().tune(use_ray, iterations, *args, **{**rest, **keys})
+        bounds = searched_bounds(kwargs.get("space"))
         if not keys and bounds is None:
             return super().tune(use_ray, iterations, *args, **rest)
-        if use_ray:
-            refuse_keys({**keys, PREFIX: 0.0}, "expected use_ray=False, got Ray, whose runs are not tested with it.")
         keys = keys_of_runs(keys, bounds)
         widest = keys if bounds is None else {**keys, PREFIX: bounds[1]}
         _prepared(self, TRAINERS[""], None, {**rest, **widest, "resume": None})  # its resume= is of the search

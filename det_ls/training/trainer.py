@@ -25,6 +25,7 @@ from det_ls.smoothing.columns import csv_cell
 from det_ls.smoothing.policy import EpochFacts, Policy
 from det_ls.smoothing.request import Request
 from det_ls.smoothing.settings import LabelSmoothing, check_unique, ordered_names, split_keys
+from det_ls.stock.calls import resume_turned_off
 from det_ls.stock.logs import without_lines
 from det_ls.stock.patches import before_ddp_launch, replaced, without
 from det_ls.training.assumptions import check_trainer
@@ -108,6 +109,8 @@ class LabelSmoothingTrainerMixin(_Base):
         Args:
             overrides: As in Ultralytics.
         """
+        if resume_turned_off(overrides):
+            refuse_finished(Path(overrides["model"]), load_checkpoint(overrides["model"])[1])
         if self.args.resume is not True:
             check_resume(self.args.resume, None, None)
         with without_lines("label_smoothing"):  # stock's notice that the key was removed: here it is not

@@ -36,6 +36,8 @@ TYPED = (
     "report",
     "smoothing",
     "stock",
+    "study",
+    "training",
     "uncertainty",
 )
 

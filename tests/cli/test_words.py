@@ -223,3 +223,45 @@ def test_the_training_script_answers_help():
     )
     assert "annotations=" in done.stdout
     assert "label_smoothing=" in done.stdout
+
+
+def test_the_words_of_the_grammar_are_stocks():
+    from ultralytics import cfg
+
+    from det_ls.cli import grammar
+
+    assert set(cfg.MODES) <= set(grammar.MODES)
+    assert set(cfg.TASKS) <= set(grammar.TASKS)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [("--help", 0), ("", 0), ("--version", 0), ("vall model=a.pt", 2), ("train label_smoothing", 2)],
+)
+def test_help_and_a_mistyped_word_import_no_torch(words, status):
+    """They answer at once; importing torch and Ultralytics takes seconds."""
+    code = (
+        "import sys; from det_ls.cli.main import main; status = main(sys.argv[1:])\n"
+        "print(status, sorted({'torch', 'ultralytics', 'cv2', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"{status} []"
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        (("runs/stock*/weights/best.pt", "runs/smooth_s*/weights/best.pt"), ("stock", "smooth")),
+        (("runs/eps 0.1 seed[0-9]/weights/best.pt", "runs/eps 0.2 seed?/weights/best.pt"), ("eps 0.1", "eps 0.2")),
+        (("a_*.json", "classes*.json"), ("a", "classes")),
+        (("runs/eps_0.1*/weights/best.pt", "runs/eps_0.2-*/weights/best.pt"), ("eps_0.1", "eps_0.2")),
+        (("runs/*/weights/best.pt", "runs/b*/weights/best.pt"), None),
+        (("runs/a/weights/best.pt", "runs/b*/weights/best.pt"), None),
+    ],
+)
+def test_arms_are_named_after_their_patterns(asked, names):
+    from det_ls.cli.evaluate import _pattern_names
+
+    assert _pattern_names(*asked) == names

@@ -118,3 +118,40 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_left(task, change, mes
     assert cli.main(["convert", f"source={source}", f"out={tmp_path / 'out'}", f"task={task}"]) == 2
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["coco"]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "images"),
+    [
+        ("train.json", "images", None),
+        ("train.json", "train", None),
+        ("labels.json", "", None),
+        ("annotations/instances_all.json", "all", None),
+        ("labels.json", "pictures/all", "pictures/all"),
+    ],
+)
+def test_one_json_becomes_a_data_set_whose_val_is_train(name, folder, images, tmp_path, capsys):
+    source = tmp_path / "coco" / name
+    for place in (source.parent, tmp_path / "coco" / folder):
+        place.mkdir(parents=True, exist_ok=True)
+    source.write_text(json.dumps(instances()))
+    cv2.imwrite(str(tmp_path / "coco" / folder / "a.png"), np.full((48, 64, 3), 90, np.uint8))
+    words = [f"source={source}", f"out={tmp_path / 'out'}"]
+    words += [f"images={tmp_path / 'coco' / images}"] if images else []
+    assert cli.main(["convert", *words]) == 0
+    assert "val is train, the one split there is" in capsys.readouterr().out
+    data = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())
+    assert data["train"] == data["val"]
+    for label in labels(tmp_path / "out" / "data.yaml", "detect"):
+        np.testing.assert_allclose(label["bboxes"], [[24 / 64, 20 / 48, 32 / 64, 24 / 48]], rtol=1e-6)
+
+
+def test_images_that_are_not_there_or_not_asked_for_are_one_sentence(tmp_path, capsys):
+    source = make(tmp_path / "coco", "plain")
+    for words, message in (
+        ([f"source={source / 'train.json'}", f"images={tmp_path / 'gone'}"], "images: expected a folder, got"),
+        ([f"source={source}", f"images={source}"], "images: expected none with a folder as source"),
+    ):
+        assert cli.main(["convert", *words, f"out={tmp_path / 'out'}"]) == 2
+        assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["coco"]

@@ -92,3 +92,11 @@ def test_log_lines_are_dropped_within_the_context_only(log):
         ultralytics.utils.LOGGER.warning("smoothing is gone")
     ultralytics.utils.LOGGER.info("smoothing is here")
     assert [line.split()[-1] for line in log] == ["trouble", "here"]
+
+
+def test_the_default_config_is_read_as_ultralytics_reads_it():
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    from det_ls.stock.config import default_config
+
+    assert default_config() == DEFAULT_CFG_DICT

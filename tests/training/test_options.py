@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import ultralytics
 from probe import watch_training
+from ultralytics.engine.trainer import BaseTrainer
 
 import det_ls
 
@@ -15,7 +16,6 @@ OPTIONS = {
     "freeze": {"freeze": 10},
     "fraction": {"fraction": 0.5},
     "close_mosaic": {"mosaic": 1.0, "close_mosaic": 1, "epochs": 2},
-    "early stop": {"patience": 1, "epochs": 3},
     "accumulation": {"nbs": 8},
     "rectangles": {"rect": True},
     "another optimizer": {"optimizer": "AdamW"},
@@ -51,3 +51,21 @@ def test_a_time_limit_moves_the_schedule_with_the_number_of_epochs(tiny, quick):
         passed = min(epoch / (total - 1), 1.0) if total > 1 else 0.0
         assert found == pytest.approx([0.3 * (1 - passed)] * len(found), abs=5e-3)
     assert records.epsilons(0)
+
+
+def test_an_early_stop_leaves_the_schedule_as_asked(tiny, quick, monkeypatch):
+    stock = BaseTrainer.validate
+
+    def validate(self):
+        metrics, _ = stock(self)
+        return metrics, 1 / (self.epoch + 1)  # the first epoch is the best
+
+    monkeypatch.setattr(BaseTrainer, "validate", validate)
+    keys = {"label_smoothing": 0.3, "label_smoothing_schedule": "linear"}
+    with watch_training() as records:
+        det_ls.YOLO("yolo11n.yaml").train(data=str(tiny), **keys, **{**quick, "epochs": 5, "patience": 2})
+    assert {r["epoch"] for r in records} == {0, 1, 2}  # stopped in the third of five
+    for epoch in range(3):
+        found = records.epsilons(epoch)
+        assert found, "no foreground was seen"
+        assert found == pytest.approx([0.3 * (1 - epoch / 4)] * len(found), abs=5e-3)

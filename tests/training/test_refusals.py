@@ -44,10 +44,18 @@ def test_a_finished_run_is_not_resumed_and_the_sentence_holds_a_command_that_tra
         lambda: det_ls.YOLO(finished).train(resume=True),
         lambda: det_ls.YOLO(finished).train(resume=str(finished)),
         lambda: det_ls.DetectionTrainer(overrides={"resume": str(finished), "mode": "train"}),
+        lambda: ultralytics.YOLO(finished).train(trainer=det_ls.DetectionTrainer, resume=True),
+        lambda: ultralytics.YOLO(finished).train(trainer=det_ls.DetectionTrainer, resume=True, label_smoothing=0.1),
     ):
         with pytest.raises(ValueError, match="whose run is finished"):
             call()
     assert sorted(finished.parent.parent.parent.rglob("*")) == before
+
+
+def test_a_finished_run_trains_on_as_a_new_one_where_no_resume_is_asked_for(finished, tiny, quick):
+    model = ultralytics.YOLO(finished)
+    model.train(trainer=det_ls.DetectionTrainer, resume=False, data=str(tiny), label_smoothing=0.1, **quick)
+    assert model.trainer.save_dir != finished.parent.parent
 
 
 @pytest.mark.parametrize(

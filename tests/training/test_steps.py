@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 
 import pytest
 import torch
@@ -71,4 +72,37 @@ def test_the_step_of_a_compiled_model_is_smoothed(tiny, quick, monkeypatch):
         det_ls.YOLO("yolo26n.yaml").train(data=str(tiny), label_smoothing=0.2, compile=True, **quick)
     found = records.epsilons()
     assert found, "no foreground was seen"
+    assert found == pytest.approx([0.2] * len(found), abs=5e-3)
+
+
+TINY_MODEL = """
+nc: 3
+scales: {n: [1.0, 1.0, 64]}
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [8, 3, 2]]
+head:
+  - [[1], 1, Detect, [nc]]
+"""
+
+
+@pytest.mark.parametrize(("backend", "halves"), [("aot_eager", 1), ("aot_eager", 2), ("inductor", 1)])
+def test_a_compiled_model_is_smoothed(backend, halves, tiny, quick, tmp_path, monkeypatch):
+    """A model of two layers: inductor compiles minutes for a real one on a CPU; aot_eager makes no machine code."""
+    if backend == "inductor" and not os.environ.get("DET_LS_INDUCTOR"):
+        pytest.skip("inductor compiles for a minute or two: DET_LS_INDUCTOR=1 runs it")
+    if backend != "inductor":
+        stock = torch.compile
+        monkeypatch.setattr("torch.compile", lambda model, *args, **kwargs: stock(model, backend=backend))
+    torch._dynamo.reset()
+    file = tmp_path / "tiny-yolo.yaml"
+    file.write_text(("end2end: True\n" if halves == 2 else "") + TINY_MODEL)
+    seen = []
+    model = det_ls.YOLO(str(file), task="detect")
+    model.add_callback("on_train_batch_end", lambda trainer: seen.append(type(trainer.model).__name__))
+    with watch_training() as records:
+        model.train(data=str(tiny), label_smoothing=0.2, compile=True, **{**quick, "val": False})
+    assert set(seen) == {"OptimizedModule"}
+    found = records.epsilons()
+    assert len(found) >= halves, "no foreground was seen"
     assert found == pytest.approx([0.2] * len(found), abs=5e-3)
