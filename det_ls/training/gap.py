@@ -33,6 +33,8 @@ ASSUMPTIONS = (
     Source(DetectionValidator, '"tp": '),
 )
 
+CONF = 0.001  # smallest score of a box
+
 
 class GapValidator(DetectionValidator):
     """Mixin for a task's validator that keeps each box's score and whether it is a true positive at IoU 0.5.
@@ -105,9 +107,10 @@ def gap_validator(trainer: Any, images: str) -> GapValidator:
     loader = trainer.get_dataloader(images, batch_size=trainer.test_loader.batch_size, rank=-1, mode="val")
     if not any(len(label["cls"]) for label in loader.dataset.labels):
         raise ArgumentError(f"{PREFIX}={ADAPTIVE}: expected an object in the held-out images, got none in '{images}'.")
-    quiet = {"plots": False, "save_json": False, "save_txt": False, "visualize": False, "conf": None}
-    args = {**split_keys(vars(trainer.args))[1], **quiet}
-    validator: GapValidator = _kind(type(trainer.validator))(loader, save_dir=trainer.save_dir, args=args)
+    quiet = {"plots": False, "save_json": False, "save_txt": False, "visualize": False}
+    args = {**split_keys(vars(trainer.args))[1], **quiet, "conf": CONF}
+    stock: type = type(trainer.validator)
+    validator: GapValidator = _kind(stock)(loader, save_dir=trainer.save_dir, args=args)
     return validator
 
 
