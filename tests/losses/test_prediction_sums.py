@@ -13,6 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from det_ls import smoothed_criterion, smoothing_matrix
 from det_ls.losses.classification import LabelSmoothingClassificationLoss
 from det_ls.losses.families import criterion_with_matrix, halves, watch_predictions
+from det_ls.losses.form import CurrentMatrix
+from det_ls.losses.lean.term import LeanSmoothedBCE
 from det_ls.losses.prediction_sums import PredictionSums
 
 NC = 4
@@ -122,3 +124,27 @@ def test_half_precision_is_added_up_in_double():
 def test_a_criterion_of_ones_own_refuses_what_only_a_trainer_can_learn(keys, message):
     with pytest.raises(ValueError, match=message):
         smoothed_criterion(get_model("yolo11n"), **keys)
+
+
+def test_every_process_gets_the_sum_over_all(monkeypatch):
+    distributed = torch.distributed
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", lambda tensor: tensor.mul_(2))  # as if the other had the same
+    sums = PredictionSums(2, CPU)
+    sums.add(torch.tensor([0]), torch.tensor([[0.75, 0.25]]), torch.tensor([1.0]))
+    for _ in range(2):  # reading it changes nothing
+        assert sums.total().sums.tolist() == [[1.5, 0.5], [0, 0]]
+        assert sums.total().weights.tolist() == [2, 0]
+
+
+def test_a_fast_form_that_does_not_smooth_shows_in_a_run_that_begins_without_smoothing(monkeypatch):
+    init = LeanSmoothedBCE.__init__
+
+    def of_the_identity(self, matrix, assigner):
+        init(self, CurrentMatrix(torch.eye(NC), CPU), assigner)
+
+    monkeypatch.setattr(LeanSmoothedBCE, "__init__", of_the_identity)
+    criterion = criterion_with_matrix(get_model("yolo11n"), torch.eye(NC, dtype=torch.float64))
+    criterion(outputs("yolo11n"), make_batch("yolo11n"))
+    assert criterion.form == "dense"

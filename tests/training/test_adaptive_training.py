@@ -20,11 +20,13 @@ from ultralytics.data.base import BaseDataset
 from ultralytics.utils.patches import torch_load
 
 import det_ls
+from det_ls.calibration.smoothing import kept_shares
 from det_ls.cli import main as cli
 from det_ls.data.ground_truth import list_images
 from det_ls.evaluation.predictions import predict
 from det_ls.training.held_out import divide, hold_out
 from det_ls.training.policy_state import STATE_KEY
+from det_ls.training.tune import keys_of_runs
 
 TRAIN, HELD_OUT = "label_smoothing_train.txt", "label_smoothing_held_out.txt"
 
@@ -304,6 +306,14 @@ def test_a_slice_without_an_object_is_refused_before_the_first_epoch(short, tmp_
         (data.parent / "labels" / "train" / f"{Path(image).stem}.txt").write_text("")
     with pytest.raises(ValueError, match="expected an object in the held-out images, got none in '.*held_out.txt'"):
         det_ls.YOLO("yolo11n.yaml").train(data=str(data), **short)
+
+
+def test_it_is_not_searched_and_not_undone():
+    with pytest.raises(ValueError, match="label_smoothing: expected one number where space= searches it, .*'adaptive'"):
+        keys_of_runs({"label_smoothing": "adaptive"}, (0.0, 0.2))
+    for keys in ({"label_smoothing": "adaptive"}, {"label_smoothing": 0.1, "label_smoothing_mode": "online"}):
+        with pytest.raises(ValueError, match="smoothing: expected a matrix that is known before a run to undo"):
+            kept_shares(keys, "best.pt", {0: "a", 1: "b"})
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch is built without distributed")
