@@ -152,6 +152,7 @@ def test_one_class_is_refused(tiny, online):
 def test_two_processes_learn_one_matrix(tiny, online, tmp_path):
     start = det_ls.YOLO("yolo11n.yaml")
     start.model = DetectionModel("yolo11n.yaml", nc=3, verbose=False)
+    start.model.names = {0: "red", 1: "green", 2: "blue"}  # the head is loaded by the names of its classes
     take_for_red(start.model)
     start.save(tmp_path / "start.pt")
     words = {"epochs": 2, "model": str(tmp_path / "start.pt"), "data": str(tiny), "mode": "train", "task": "detect"}
