@@ -31,8 +31,8 @@ HELP = """det-ls: Ultralytics YOLO with label smoothing, and its measurement.
     det-ls calibrate map=map.json annotations=gt.json predictions=other.json out=calibrated.json
 
 train takes every key of `yolo train` and
-    label_smoothing=0.1                   epsilon, or "{'default': 0.05, 'positive': 0.2}"; 0 is stock training
-    label_smoothing_mode=redistribute     redistribute, uniform, binary or background
+    label_smoothing=0.1                   epsilon, or "{'default': 0.05, 'positive': 0.2}", adaptive; 0 is stock
+    label_smoothing_mode=redistribute     redistribute, uniform, binary, background or online
     label_smoothing_similarity=table.csv  where each class's share goes instead of evenly
     label_smoothing_schedule=constant     constant, linear or cosine
     calibrate=val                         best_calibrated.pt beside best.pt when the run ends

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.request import Request
-from det_ls.smoothing.settings import ordered_names
+from det_ls.smoothing.settings import ADAPTIVE, ONLINE, PREFIX, ordered_names
 
 
 def model_class_names(model: nn.Module) -> list[str]:
@@ -45,5 +46,11 @@ def first_matrix(model: nn.Module, keys: Mapping[str, Any]) -> Tensor:
     names = model_class_names(model)
     request = Request.of_keys(keys)
     request.check_epsilon()
+    if request.smoothing.learning:
+        key, value = ("", ADAPTIVE) if request.smoothing.adaptive else ("_mode", ONLINE)
+        raise ArgumentError(
+            f"{PREFIX}{key}: expected a matrix that the keys alone say for a criterion, got {value!r}, "
+            "which only a trainer measures what it needs for."
+        )
     policy = request.policy(names)
     return torch.eye(len(names), dtype=torch.float64) if policy is None else policy.matrix(0, 1)

@@ -12,10 +12,19 @@ import torch
 from torch import Tensor
 
 from det_ls.base.errors import ArgumentError
+from det_ls.losses.prediction_sums import PredictionSums
 
 
 class CurrentMatrix:
-    """The smoothing matrix in force, shared by all forms of a criterion: they are built once, it changes by epoch."""
+    """The smoothing matrix in force, shared by all forms of a criterion: they are built once, it changes by epoch.
+
+    Attributes:
+        value: P of shape (K, K).
+        watch: What is told of the foreground rows of each training step; None for nobody. Forms that are built to be
+            compared have a matrix of their own, so that their rows are not told.
+    """
+
+    watch: PredictionSums | None = None
 
     def __init__(self, matrix: Tensor, device: torch.device) -> None:
         """Hold a first matrix.

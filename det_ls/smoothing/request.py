@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from det_ls.base.errors import ArgumentError
+from det_ls.smoothing.adaptive import AdaptivePolicy
 from det_ls.smoothing.policy import POLICIES, Policy
 from det_ls.smoothing.settings import CALIBRATE, PREFIX, LabelSmoothing, split_keys
 from det_ls.smoothing.similarity import SimilarityTable
@@ -101,7 +102,7 @@ class Request:
         self.smoothing.check(names, self.table)
 
     def policy(self, names: Sequence[str]) -> Policy | None:
-        """Make the policy that the schedule names.
+        """Make the policy that the keys ask for: one that learns, or the one that the schedule names.
 
         Args:
             names: The data set's K class names, in index order.
@@ -112,9 +113,16 @@ class Request:
         Raises:
             ValueError: If a key does not fit the classes.
         """
-        if not self.smoothing.enabled:
+        smoothing = self.smoothing
+        if not smoothing.enabled:
             return None
-        return POLICIES[self.smoothing.label_smoothing_schedule](self.smoothing, names, self.table)
+        if smoothing.adaptive:
+            return AdaptivePolicy(smoothing.label_smoothing_mode, names)
+        if smoothing.online:
+            from det_ls.smoothing.online import OnlinePolicy  # with torch, which a request alone does without
+
+            return OnlinePolicy(smoothing.label_smoothing, smoothing.epsilons(names), names)
+        return POLICIES[smoothing.label_smoothing_schedule](smoothing, names, self.table)
 
     def differing(self, other: Request) -> list[str]:
         """Return the keys given here whose value is another in another request; tables are compared by content.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from det_ls.smoothing.similarity import SimilarityTable
 
 PREFIX, CALIBRATE = "label_smoothing", "calibrate"
+ADAPTIVE = "adaptive"  # a value of label_smoothing, see det_ls.smoothing.adaptive
+ONLINE = "online"  # a value of label_smoothing_mode, see det_ls.smoothing.online
 CALIBRATION_SPLITS = ("val", "test")
 DEFAULT_CLASS = "default"
 
@@ -30,9 +32,11 @@ class LabelSmoothing:
 
     Attributes:
         label_smoothing: Epsilon, the share of target mass taken from the true class: one number, or a mapping from
-            class name, class index or ``default`` to a number. 0 means the stock criterion itself.
+            class name, class index or ``default`` to a number. 0 means the stock criterion itself. ``adaptive``
+            (experimental) steers it by the over-confidence on images held out of training.
         label_smoothing_mode: ``redistribute``, ``uniform``, ``binary`` or ``background``
-            (see :func:`det_ls.smoothing_matrix`).
+            (see :func:`det_ls.smoothing_matrix`), or ``online`` (experimental): as the model itself distributed it in
+            the epoch before.
         label_smoothing_similarity: A CSV table that says where each class's share goes, or None for evenly.
         label_smoothing_schedule: ``constant``, ``linear`` or ``cosine`` decay of epsilon over the epochs, or the name
             of another policy (:mod:`det_ls.smoothing.policy`).
@@ -49,7 +53,7 @@ class LabelSmoothing:
         [0.05, 0.2]
     """
 
-    label_smoothing: float | Mapping[str | int, float] = 0.0
+    label_smoothing: float | str | Mapping[str | int, float] = 0.0
     label_smoothing_mode: str = "redistribute"
     label_smoothing_similarity: str | None = None
     label_smoothing_schedule: str = "constant"
@@ -70,10 +74,15 @@ class LabelSmoothing:
                 check_epsilon(value, f"label_smoothing of class {name!r}")
             plain = {name: float(value) for name, value in self.label_smoothing.items()}
             object.__setattr__(self, "label_smoothing", plain)  # a plain dict: it is saved in YAML and in checkpoints
-        else:
+        elif not self.adaptive:
+            if isinstance(self.label_smoothing, str) and get_close_matches(self.label_smoothing, [ADAPTIVE]):
+                raise ArgumentError(
+                    f"label_smoothing: expected a number, a mapping or {ADAPTIVE!r}, got {self.label_smoothing!r}."
+                )
             check_epsilon(self.label_smoothing, "label_smoothing")
             object.__setattr__(self, "label_smoothing", float(self.label_smoothing))
-        for key, allowed in (("label_smoothing_mode", MODES), ("label_smoothing_schedule", tuple(POLICIES))):
+        modes = (*MODES, ONLINE)
+        for key, allowed in (("label_smoothing_mode", modes), ("label_smoothing_schedule", tuple(POLICIES))):
             if getattr(self, key) not in allowed:
                 raise ArgumentError(f"{key}: expected one of {', '.join(allowed)}, got {getattr(self, key)!r}.")
         if self.calibrate is not None and self.calibrate not in CALIBRATION_SPLITS:
@@ -88,6 +97,26 @@ class LabelSmoothing:
                     "label_smoothing_similarity: expected label_smoothing_mode 'redistribute' with a table, "
                     f"got {self.label_smoothing_mode!r}."
                 )
+        self._check_learning()
+
+    def _check_learning(self) -> None:
+        """Refuse what an epsilon or a matrix that is learnt does not go with."""
+        from det_ls.smoothing.adaptive import ADAPTIVE_MODES
+
+        what = f"label_smoothing={ADAPTIVE}" if self.adaptive else f"label_smoothing_mode={ONLINE}"
+        if self.adaptive and self.label_smoothing_mode not in ADAPTIVE_MODES:
+            raise ArgumentError(
+                f"label_smoothing_mode: expected {' or '.join(ADAPTIVE_MODES)} with {what}, "
+                f"got {self.label_smoothing_mode!r}."
+            )
+        if self.learning and self.label_smoothing_schedule != "constant":
+            raise ArgumentError(
+                f"label_smoothing_schedule: expected 'constant' with {what}, got {self.label_smoothing_schedule!r}."
+            )
+        if self.adaptive and self.label_smoothing_similarity is not None:
+            raise ArgumentError(
+                f"label_smoothing_similarity: expected no table with {what}, got {self.label_smoothing_similarity!r}."
+            )
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> LabelSmoothing:
@@ -113,7 +142,24 @@ class LabelSmoothing:
     def enabled(self) -> bool:
         """Whether any class's epsilon is above 0."""
         eps = self.label_smoothing
-        return any(v > 0 for v in eps.values()) if isinstance(eps, Mapping) else eps > 0
+        if isinstance(eps, Mapping):
+            return any(v > 0 for v in eps.values())
+        return self.adaptive or float(eps) > 0
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether epsilon is steered."""
+        return isinstance(self.label_smoothing, str) and self.label_smoothing == ADAPTIVE
+
+    @property
+    def online(self) -> bool:
+        """Whether the matrix is learnt from the model's own predictions."""
+        return self.label_smoothing_mode == ONLINE
+
+    @property
+    def learning(self) -> bool:
+        """Whether the matrix depends on what is measured during the run, so that the keys alone do not say it."""
+        return self.enabled and (self.adaptive or self.online)
 
     def to_args(self) -> dict[str, Any]:
         """Return the keys as they are saved with a run; of smoothing that is off only ``label_smoothing: 0.0``.
@@ -132,13 +178,13 @@ class LabelSmoothing:
             names: The data set's K class names, in index order.
 
         Returns:
-            K numbers.
+            K numbers; of ``adaptive`` those that a run begins with.
 
         Raises:
             ValueError: If the mapping names a class that the data does not have, or one class twice.
         """
         if not isinstance(self.label_smoothing, Mapping):
-            return [float(self.label_smoothing)] * len(names)
+            return [0.0 if self.adaptive else float(self.label_smoothing)] * len(names)
         values = [float(self.label_smoothing.get(DEFAULT_CLASS, 0.0))] * len(names)
         seen: dict[int, str | int] = {}
         for key, value in self.label_smoothing.items():
@@ -162,14 +208,18 @@ class LabelSmoothing:
             scale: The schedule's factor, 0 to 1.
 
         Returns:
-            The smoothing matrix of shape (K, K), float64.
+            The smoothing matrix of shape (K, K), float64; of ``adaptive`` and ``online`` the one that a run begins
+            with.
 
         Raises:
             ValueError: If a class is unknown, an epsilon is out of its bound, or the table does not fit.
         """
         from det_ls.smoothing.matrix import smoothing_matrix
+        from det_ls.smoothing.online import online_matrix, uniform_shares
 
         epsilons = [scale * eps for eps in self.epsilons(names)]
+        if self.online:
+            return online_matrix(epsilons, uniform_shares(len(names)), names)
         similarity = None if table is None else table.for_classes(names)
         return smoothing_matrix(len(names), epsilons, self.label_smoothing_mode, similarity, class_names=names)
 

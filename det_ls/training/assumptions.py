@@ -13,6 +13,8 @@
    ``engine.trainer.strip_optimizer(f, s, updates)`` (:mod:`det_ls.stock.patches`).
 7. ``self.lr`` is made before ``run_callbacks("on_train_epoch_end")``, in which loggers log what is in it.
 8. ``engine.trainer.generate_ddp_command`` is called before DDP workers start (:mod:`det_ls.stock.patches`).
+9. ``self.data["train"]`` is what the training set is built from, a file that lists images included, by
+   ``build_dataset(img_path, mode, batch)``, which reads ``self.args.fraction`` (:mod:`det_ls.training.held_out`).
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ ASSUMPTIONS = (
     Method(DetectionTrainer, "_load_checkpoint_state", ("ckpt",)),
     Method(DetectionTrainer, "final_eval"),
     Source(engine.BaseTrainer, "self.last.write_bytes("),
+    Source(engine.BaseTrainer, 'self.data["train"]'),
     Attribute(engine, "strip_optimizer"),
     Attribute(engine, "generate_ddp_command"),
 )

@@ -73,8 +73,9 @@ def keys_of_runs(keys: Mapping[str, Any], bounds: tuple[float, float] | None) ->
     if bounds is None:
         request.check_epsilon()
         return given
-    if isinstance(given.get(PREFIX), Mapping):
-        raise ArgumentError(f"{PREFIX}: expected one number where space= searches it, got an epsilon for each class.")
+    if isinstance(given.get(PREFIX), (Mapping, str)):
+        got = "an epsilon for each class" if isinstance(given[PREFIX], Mapping) else repr(given[PREFIX])
+        raise ArgumentError(f"{PREFIX}: expected one number where space= searches it, got {got}.")
     return {PREFIX: bounds[0], **given}
 
 
