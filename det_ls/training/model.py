@@ -99,8 +99,13 @@ class YOLO(ultralytics.YOLO):
         self,
         trainer: type[LabelSmoothingTrainerMixin] | Any = None,
         *,
-        label_smoothing: float | Mapping[str, float] | Mapping[int, float] | Mapping[str | int, float] | None = None,
-        label_smoothing_mode: Literal["redistribute", "uniform", "binary", "background"] | None = None,
+        label_smoothing: float
+        | Literal["adaptive"]
+        | Mapping[str, float]
+        | Mapping[int, float]
+        | Mapping[str | int, float]
+        | None = None,
+        label_smoothing_mode: Literal["redistribute", "uniform", "binary", "background", "online"] | None = None,
         label_smoothing_similarity: str | PathLike[str] | None = None,
         label_smoothing_schedule: Literal["constant", "linear", "cosine"] | None = None,
         calibrate: Literal["val", "test"] | None = None,
