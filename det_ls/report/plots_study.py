@@ -180,7 +180,7 @@ def pooled(results: Iterable[CellResult], condition: Condition, arm: Arm, side: 
                 score[place] += n * float(found["score"])
                 right[place] += n * float(found["precision"])
     some = np.maximum(count, 1)
-    return Reliability(np.linspace(0, 1, BINS + 1), score / some, right / some, count.astype(np.int64))
+    return Reliability(np.linspace(0, 1, BINS + 1), count.astype(np.int64), score / some, right / some)
 
 
 def training_curves(numbers: Sequence[ConditionNumbers], results: Sequence[CellResult], column: str) -> Figure | None:

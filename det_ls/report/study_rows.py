@@ -14,11 +14,9 @@ from det_ls.report.study_words import (
     condition_text,
     decision_lead,
     decision_text,
-    difference_text,
-    mean_text,
     requirement_text,
 )
-from det_ls.report.words import DASH, better_text, number, row_decimals, span_text, unjudged_text
+from det_ls.report.words import DASH, better_text, count, number, row_decimals, span_text, unjudged_text
 from det_ls.study.decision import ArmDecision, Decision, Outcome, Status
 from det_ls.study.records import CellResult, State
 from det_ls.study.statistics import (
@@ -28,6 +26,7 @@ from det_ls.study.statistics import (
     ArmNumbers,
     ConditionNumbers,
     SeedDifference,
+    SeedMean,
     number_of_key,
 )
 from det_ls.uncertainty.paired import Verdict
@@ -81,70 +80,65 @@ def arm_rows(numbers: ConditionNumbers, decision: Decision) -> list[Row]:
         One row an arm: declared numbers with differences to stock and to stock + Platt, and what it comes to.
     """
     rows: list[Row] = []
-    stock = numbers.stock
+    stock, decimals = numbers.stock, _table_decimals(numbers)
     if stock is not None:
-        rows.append(_plain_row("stock", stock, "val"))
+        rows.append(_plain_row("stock", stock, "val", decimals))
         if stock.platt:
-            rows.append(_plain_row("stock + Platt", stock, "platt") | _gains(numbers))
-    by_arm = {a.arm: a for a in decision.arms}
-    for a in numbers.arms:
-        rows.append(_arm_row(a, by_arm.get(a.arm)))
+            gains = [_spread(numbers.platt_gain.get(key), decimals, signed=True) for key in (AP, GAP)]
+            rows.append(_plain_row("stock + Platt", stock, "platt", decimals) | {"differences": [*gains, None, None]})
+    for a, shown in zip(numbers.arms, decision.arms, strict=True):
+        rows.append(_arm_row(a, shown, decimals))
     return rows
 
 
-def _plain_row(name: str, numbers: ArmNumbers, split: str) -> Row:
+def _plain_row(name: str, numbers: ArmNumbers, split: str, decimals: int) -> Row:
     found = getattr(numbers, split)
     return {
         "name": name,
         "n": _seeds(numbers),
-        "ap": mean_text(found.get(AP)),
-        "gap": mean_text(found.get(GAP)),
-        "gap_platt": mean_text(numbers.platt.get(GAP)) if split == "val" else "",
-        "ap_stock": "",
-        "gap_stock": "",
-        "gap_rival": "",
-        "ap_platt": "",
-        "ap_tag": None,
-        "gap_tag": None,
-        "rival_tag": None,
+        "ap": _spread(found.get(AP), decimals),
+        "gap": _spread(found.get(GAP), decimals),
+        "gap_platt": _spread(numbers.platt.get(GAP), decimals) if split == "val" else None,
+        "differences": [None] * 4,
         "lead": "",
         "claims": [],
         "tag": "none",
     }
 
 
-def _gains(numbers: ConditionNumbers) -> Row:
-    gains = numbers.platt_gain
-    return {
-        "ap_stock": difference_text(gains.get(AP)),
-        "gap_stock": difference_text(gains.get(GAP)),
-    }
-
-
-def _arm_row(numbers: ArmNumbers, shown: ArmDecision | None) -> Row:
-    against = numbers.against
-
-    def difference(side: Against, key: str) -> str:
-        one = against.get(side, {}).get(key)
-        return difference_text(one) if one is not None else ""
-
-    row = _plain_row(numbers.arm.name, numbers, "val") | {
-        "ap_stock": difference(Against.STOCK, AP),
-        "gap_stock": difference(Against.STOCK, GAP),
-        "gap_rival": difference(Against.RIVAL, GAP),
-        "ap_platt": difference(Against.CALIBRATED, AP),
-    }
-    if shown is None:
-        return row
-    tag = "good" if shown.recommended else "bad" if shown.harmed else "none"
-    return row | {
-        "ap_tag": _tag(shown.ap_not_worse.status, "not worse"),
-        "gap_tag": _tag(shown.calibration_better.status, "better"),
-        "rival_tag": _tag(shown.rival_calibration_better.status, "better"),
+def _arm_row(numbers: ArmNumbers, shown: ArmDecision, decimals: int) -> Row:
+    asked = (
+        (Against.STOCK, AP, _tag(shown.ap_not_worse.status, "not worse")),
+        (Against.STOCK, GAP, _tag(shown.calibration_better.status, "better")),
+        (Against.RIVAL, GAP, _tag(shown.rival_calibration_better.status, "better")),
+        (Against.CALIBRATED, AP, _tag(shown.claims[0].requirements[0].status, "better")),
+    )
+    differences = []
+    for side, key, tag in asked:
+        cell = _spread(numbers.against.get(side, {}).get(key), decimals, signed=True)
+        differences.append(cell and {**cell, "tag": tag})
+    return _plain_row(numbers.arm.name, numbers, "val", decimals) | {
+        "differences": differences,
         "lead": arm_lead(shown),
-        "tag": tag,
+        "tag": "good" if shown.recommended else "bad" if shown.harmed else "none",
         "claims": [f"For its {c.route.value}: {claim_status(c)}." for c in shown.claims],
     }
+
+
+def _spread(one: SeedMean | SeedDifference | None, decimals: int, *, signed: bool = False) -> Row | None:
+    """Show a mean over its interval."""
+    if one is None:
+        return None
+    ends = span_text(one.low, one.high, signed=signed, decimals=decimals) if one.n > 1 else "one seed"
+    value = number(one.mean, signed=signed, decimals=decimals)
+    return {"value": value, "interval": ends, "tag": None}
+
+
+def _table_decimals(numbers: ConditionNumbers) -> int:
+    """Choose the decimals of a table: three, or four where the narrowest interval of AP needs them."""
+    arms = [a for a in (numbers.stock, *numbers.arms) if a is not None]
+    halves = [(a.val[AP].high - a.val[AP].low) / 2 for a in arms if AP in a.val and a.val[AP].n > 1]
+    return 4 if halves and min(halves) < 0.001 else 3
 
 
 def _tag(status: Status, what: str) -> tuple[str, str]:
@@ -204,7 +198,7 @@ def _p(p: float) -> str:
 
 def _seeds(numbers: ArmNumbers) -> str:
     failed = f", {len(numbers.failed)} failed" if numbers.failed else ""
-    return f"{len(numbers.done)}{failed}"
+    return f"{count(len(numbers.done), 'seed')}{failed}"
 
 
 def cell_rows(results: Sequence[CellResult]) -> list[Row]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from det_ls.report.words import MINUS, number, row_decimals, span_text
 from det_ls.study.decision import (
@@ -21,7 +22,7 @@ from det_ls.study.decision import (
     Status,
 )
 from det_ls.study.records import Condition
-from det_ls.study.statistics import AP, GAP, SQUARED, Against, SeedDifference, SeedMean
+from det_ls.study.statistics import AP, GAP, SQUARED, Against, SeedDifference
 
 NAMES = {AP: "AP", GAP: "score-precision gap of the kept boxes", SQUARED: "squared calibration error of the kept boxes"}
 STATUS = {Status.SHOWN: "shown", Status.OPEN: "not settled", Status.REFUTED: "ruled out"}
@@ -120,19 +121,43 @@ def decision_text(decision: Decision) -> str:
 
 def _behind(decision: Decision) -> str:
     arm, route = decision.arm, decision.route
+    if not decision.arms:
+        return "There is no smoothed arm with a stock to compare it with."
     if arm is None or route is None:
-        if not decision.arms:
-            return "There is no smoothed arm with a stock to compare it with."
-        worse = [f"{a.arm.name} ({' and '.join(NAMES[k] for k in a.harmed)})" for a in decision.arms if a.harmed]
-        return f"Shown to be worse than stock: {', '.join(worse)}." if worse else "No arm is shown to be worse either."
+        return _best(decision.arms)
     claim = next(c for c in arm.claims if c.route is route)
     if decision.outcome is Outcome.TOO_FEW:
         left = [requirement_text(r) for r in claim.requirements if r.status is Status.OPEN]
         return f"The most promising arm is {arm.arm.name}. Not settled of it: {'; '.join(left)}."
-    shown = [requirement_text(r) for r in claim.requirements if r.kind is not Kind.NOT_SHOWN_WORSE]
+    text = "; ".join(requirement_text(r) for r in claim.requirements if r.kind is not Kind.NOT_SHOWN_WORSE)
+    parts = [f"{first_up(text)}."]
+    if route is Route.BOXES:
+        declared = (arm.ap_not_worse, arm.calibration_better)
+        said = " and ".join(f"{_ASKED[r.kind]} {STATUS[r.status]}" for r in declared)
+        parts.append(
+            f"As trained, against stock: AP {difference_text(declared[0].difference)}, "
+            f"gap {difference_text(declared[1].difference)}; {said}."
+        )
     others = [a.arm.name for a in decision.arms if a.recommended is not None and a is not arm]
-    also = f" Also shown: {', '.join(others)}." if others else ""
-    return f"{first_up('; '.join(shown))}.{also}"
+    return " ".join([*parts, *([f"Also shown: {', '.join(others)}."] if others else [])])
+
+
+_ASKED = {Kind.NOT_WORSE: "AP not worse is", Kind.BETTER: "a better gap is"}
+
+
+def _best(arms: Sequence[ArmDecision]) -> str:
+    """Say how far the arm with the highest AP comes, and which arms are worse than stock."""
+    known = [(a, d) for a in arms if (d := a.claims[0].requirements[0].difference) is not None]
+    parts = []
+    if known:
+        best, difference = max(known, key=lambda one: one[1].mean)
+        parts.append(
+            f"With Platt on both sides, the arm that finds most is {best.arm.name}: AP against stock "
+            f"{difference_text(difference)}."
+        )
+    if worse := [f"{a.arm.name} ({' and '.join(_SHORT[k] for k in a.harmed)})" for a in arms if a.harmed]:
+        parts.append(f"Shown to be worse than stock: {', '.join(worse)}.")
+    return " ".join(parts)
 
 
 def requirement_text(requirement: Requirement) -> str:
@@ -176,23 +201,6 @@ def difference_text(one: SeedDifference | None, *, level: str = "") -> str:
     decimals = row_decimals(one.mean, one.low, one.high)
     ends = span_text(one.low, one.high, signed=True, decimals=decimals)
     return f"{number(one.mean, signed=True, decimals=decimals)} ({ends}, n = {one.n}{level})"
-
-
-def mean_text(one: SeedMean | None) -> str:
-    """Write a mean over seeds with its 95% interval.
-
-    Args:
-        one: The mean.
-
-    Returns:
-        For example ``0.420 (0.400 to 0.440)``; a dash for None.
-    """
-    if one is None:
-        return number(None)
-    if one.n < 2:
-        return number(one.mean)
-    decimals = row_decimals(one.mean, one.low, one.high)
-    return f"{number(one.mean, decimals=decimals)} ({span_text(one.low, one.high, decimals=decimals)})"
 
 
 def claim_status(claim: Claim) -> str:
