@@ -17,7 +17,7 @@ from det_ls.report.study_words import (
     requirement_text,
 )
 from det_ls.report.words import DASH, better_text, count, number, row_decimals, span_text, unjudged_text
-from det_ls.study.decision import ArmDecision, Decision, Outcome, Status
+from det_ls.study.decision import ArmDecision, Claim, Decision, Outcome, Status
 from det_ls.study.records import CellResult, State
 from det_ls.study.statistics import (
     AP,
@@ -55,10 +55,7 @@ def decision_row(decision: Decision, alone: bool) -> Row:
     asked = []
     if decision.arm is not None and decision.route is not None:
         claim = next(c for c in decision.arm.claims if c.route is decision.route)
-        asked = [
-            {"text": requirement_text(r), "status": STATUS[r.status], "tag": _STATUS_TAGS[r.status]}
-            for r in claim.requirements
-        ]
+        asked = _asked(claim)
     return {
         "condition": "" if alone else condition_text(decision.condition),
         "lead": decision_lead(decision),
@@ -67,6 +64,14 @@ def decision_row(decision: Decision, alone: bool) -> Row:
         "asked": asked,
         "arm": "" if decision.arm is None else decision.arm.arm.name,
     }
+
+
+def _asked(claim: Claim) -> list[Row]:
+    """List what a route asks for, and how far that is settled."""
+    return [
+        {"text": requirement_text(r), "status": STATUS[r.status], "tag": _STATUS_TAGS[r.status]}
+        for r in claim.requirements
+    ]
 
 
 def arm_rows(numbers: ConditionNumbers, decision: Decision) -> list[Row]:
@@ -121,7 +126,7 @@ def _arm_row(numbers: ArmNumbers, shown: ArmDecision, decimals: int) -> Row:
         "differences": differences,
         "lead": arm_lead(shown),
         "tag": "good" if shown.recommended else "bad" if shown.harmed else "none",
-        "claims": [f"For its {c.route.value}: {claim_status(c)}." for c in shown.claims],
+        "claims": [(c.route.value, claim_status(c), _asked(c)) for c in shown.claims],
     }
 
 

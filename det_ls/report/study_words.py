@@ -29,7 +29,7 @@ STATUS = {Status.SHOWN: "shown", Status.OPEN: "not settled", Status.REFUTED: "ru
 _SIDES = {
     Against.STOCK: "stock",
     Against.RIVAL: "stock + Platt",
-    Against.CALIBRATED: "stock + Platt, the arm with Platt too",
+    Against.CALIBRATED: "stock, both with Platt",
 }
 
 
@@ -133,16 +133,13 @@ def _behind(decision: Decision) -> str:
     parts = [f"{first_up(text)}."]
     if route is Route.BOXES:
         declared = (arm.ap_not_worse, arm.calibration_better)
-        said = " and ".join(f"{_ASKED[r.kind]} {STATUS[r.status]}" for r in declared)
+        said = ", ".join(f"{_SHORT[r.key]} {r.kind.value}: {STATUS[r.status]}" for r in declared)
         parts.append(
             f"As trained, against stock: AP {difference_text(declared[0].difference)}, "
-            f"gap {difference_text(declared[1].difference)}; {said}."
+            f"gap {difference_text(declared[1].difference)}. Declared in advance: {said}."
         )
     others = [a.arm.name for a in decision.arms if a.recommended is not None and a is not arm]
     return " ".join([*parts, *([f"Also shown: {', '.join(others)}."] if others else [])])
-
-
-_ASKED = {Kind.NOT_WORSE: "AP not worse is", Kind.BETTER: "a better gap is"}
 
 
 def _best(arms: Sequence[ArmDecision]) -> str:
@@ -167,7 +164,7 @@ def requirement_text(requirement: Requirement) -> str:
         requirement: The requirement.
 
     Returns:
-        For example ``AP better than stock + Platt, the arm with Platt too: +0.020 (+0.010 to +0.030)``.
+        For example ``AP better than stock, both with Platt: +0.020 (+0.010 to +0.030, n = 5)``.
     """
     asked = {
         Kind.BETTER: "better than",
