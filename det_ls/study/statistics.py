@@ -194,7 +194,7 @@ def seed_mean(values: Mapping[int, float]) -> SeedMean:
     if n < 2:
         return SeedMean(values, mean, np.nan, np.nan, np.nan)
     sd = float(x.std(ddof=1))
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * sd / np.sqrt(n)
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * sd / np.sqrt(n))
     return SeedMean(values, mean, sd, mean - half, mean + half)
 
 
@@ -325,7 +325,8 @@ def common_sd(arms: Sequence[Mapping[int, float]]) -> tuple[float, int] | None:
 @lru_cache(maxsize=MOST_EXACT + 1)
 def _signs(n: int) -> Floats:
     """List all (2^n, n) sign flips."""
-    return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    signs: Floats = np.where((np.arange(2**n)[:, None] >> np.arange(n)) & 1, -1.0, 1.0)
+    return signs
 
 
 def _condition(condition: Condition, results: Sequence[CellResult]) -> ConditionNumbers:
