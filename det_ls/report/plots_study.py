@@ -26,7 +26,7 @@ from det_ls.report.plot_style import (
     legend,
     nothing,
 )
-from det_ls.report.study_words import condition_text
+from det_ls.report.study_words import condition_text, first_up
 from det_ls.study.records import Arm, CellResult, Condition, State
 from det_ls.study.statistics import AP, GAP, ArmNumbers, ConditionNumbers, SeedMean
 
@@ -216,7 +216,7 @@ def training_curves(numbers: Sequence[ConditionNumbers], results: Sequence[CellR
             ax.plot(epochs, mean, color=look.colour, ls=dashes, lw=1.4 if arm.stock else 1.0, label=arm.name)
         if not curves[one.condition]:
             nothing(ax, "no finished cell")
-        dress(ax, "Epoch", label if ax in panels[::_COLUMNS] else "")
+        dress(ax, "Epoch", first_up(label) if ax in panels[::_COLUMNS] else "")
     _legend(figure, panels)
     return figure
 

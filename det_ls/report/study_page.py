@@ -186,7 +186,8 @@ def _page(
         "stock + Platt as the rival",
         "decisions": [decision_row(d, alone) for d in decisions],
         "rules": rules(),
-        "tiles": state_tiles(results, decisions),
+        "tiles": [],
+        "facts": state_tiles(results, decisions),
         "findings": [],
         "conditions": [
             {

@@ -147,7 +147,7 @@ def _table_decimals(numbers: ConditionNumbers) -> int:
 
 
 def _tag(status: Status, what: str) -> tuple[str, str]:
-    said = {Status.SHOWN: what, Status.OPEN: f"{what}: not settled", Status.REFUTED: f"not {what}"}[status]
+    said = {Status.SHOWN: what, Status.OPEN: "not settled", Status.REFUTED: f"not {what}"}[status]
     if status is Status.REFUTED and what == "not worse":
         said = "worse"
     return said, _STATUS_TAGS[status]

@@ -109,7 +109,7 @@ def decision_text(decision: Decision) -> str:
             Status.OPEN: "Whether a Platt map betters stock is not settled",
             Status.REFUTED: "A Platt map does not better stock by enough to matter",
         }[platt.status]
-        parts.append(f"{what}: {difference_text(platt.difference)}.")
+        parts.append(f"{what}: gap {difference_text(platt.difference)}.")
         if decision.outcome is Outcome.TOO_FEW:
             parts.append(f"Until then {'calibrate stock' if decision.platt_helps else 'keep stock'}.")
     if decision.detectable is not None and decision.outcome is not Outcome.USE:
@@ -232,7 +232,7 @@ def arm_lead(arm: ArmDecision) -> str:
         return "use it"
     if arm.harmed:
         return f"worse than stock in {' and '.join(_SHORT[k] for k in arm.harmed)}"
-    return "not settled" if arm.open else "not recommended"
+    return "not settled" if arm.open else "do not use"
 
 
 def rules() -> list[tuple[str, str]]:
