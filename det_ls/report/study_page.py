@@ -37,7 +37,13 @@ _ERROR_BARS = "Bars are 95% t-intervals over seeds; epsilons stand equally far a
 
 
 def write_study(
-    folder: str | Path, results: Sequence[CellResult], *, title: str, command: str = "", exist_ok: bool = False
+    folder: str | Path,
+    results: Sequence[CellResult],
+    *,
+    title: str,
+    command: str = "",
+    pictures: bool = True,
+    exist_ok: bool = False,
 ) -> Path:
     """Write the page of a study, its pictures, and its numbers as CSV and JSON.
 
@@ -46,6 +52,7 @@ def write_study(
         results: The cells, finished or not.
         title: What the study is about.
         command: What repeats it.
+        pictures: Whether to write the page's pictures as files too.
         exist_ok: Whether to replace files that are there.
 
     Returns:
@@ -67,10 +74,10 @@ def write_study(
     target.mkdir(parents=True, exist_ok=True)
     write_table(target / CELLS_FILE, *cells_table(results), exist_ok=exist_ok)
     write_json(target / NUMBERS_FILE, study_record(title, command, numbers, decisions, results), indent=1)
-    pictures = study_pictures(numbers, decisions, results)
-    for name, figure, *_ in pictures:
+    made = study_pictures(numbers, decisions, results)
+    for name, figure, *_ in made if pictures else ():
         save(figure, target / PICTURES_FOLDER / name, exist_ok=exist_ok)
-    return _page(target / REPORT_FILE, results, numbers, decisions, pictures, title, command)
+    return _page(target / REPORT_FILE, results, numbers, decisions, made, title, command)
 
 
 def study_pictures(
