@@ -37,7 +37,7 @@ _VERDICTS = {
     Verdict.BETTER: ("better", "good"),
     Verdict.WORSE: ("worse", "bad"),
     Verdict.DIFFERS: ("differs", "other"),
-    Verdict.NONE: ("no difference shown", "none"),
+    Verdict.NONE: ("none shown", "none"),
     Verdict.UNJUDGED: ("no verdict", "none"),
 }
 
@@ -189,8 +189,7 @@ def _difference_row(arm: str, key: str, about: Number, one: SeedDifference) -> R
         "n": str(one.n),
         "p": _p(one.p) if one.n > 1 else "",
         "flip": _p(one.p_flip) if one.n > 1 else "",
-        "adjusted": _p(one.adjusted) if one.adjusted is not None else "",
-        "declared": one.declared,
+        "adjusted": "declared" if one.declared else _p(one.adjusted) if one.adjusted is not None else "",
         "verdict": verdict,
         "tag": tag,
         "why": unjudged_text(about),

@@ -60,7 +60,7 @@ def test_the_decision_comes_first_with_the_rules_that_are_applied_beside_it(text
     decisions = [decide(one) for one in study_numbers(made_up())]
     assert [d.outcome.value for d in decisions] == ["do not smooth, calibrate", "use it"]
     places = [shown.index(decision_lead(d)) for d in decisions]
-    assert max(places) < shown.index("The rules") < shown.index("Runs finished") < shown.index("The arms")
+    assert max(places) < shown.index("Runs finished") < shown.index("The rules") < shown.index("The arms")
     said = " ".join(rule for _, rule in rules())
     for value in (f"{MARGINS[AP]:g}", f"{MARGINS[GAP]:g}", f"{ALPHA:.0%}", f"{1 - 2 * LOSS_ALPHA[AP]:.0%}"):
         assert value in said
