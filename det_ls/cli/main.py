@@ -163,4 +163,4 @@ def _calibrating(words: Sequence[str]) -> None:
 
 
 COMMANDS = {**{mode: _evaluating(mode) for mode in ("val", "metrics", "compare")}, "calibrate": _calibrating}
-MEASURED_TASKS = ("detect",)  # a word for another task leaves `val` to Ultralytics
+MEASURED_TASKS = ("detect", "segment", "pose", "obb", "classify")  # a word for another task leaves `val` to Ultralytics
