@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 ORIENTED = "rbox"  # as Ultralytics calls it in its own predictions.json
+NOTHING = 1e-9  # of the smaller box: what boxes that only touch share by rounding
 _PAIRS_AT_ONCE = 1 << 16
 
 
@@ -169,6 +170,7 @@ def oriented_iou(boxes: Floats, others: Floats, crowd: Sequence[int] | None = No
         ]
     ).reshape(len(a), len(b))
     area, other_area = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
+    inside[inside < NOTHING * np.minimum(area[:, None], other_area)] = 0.0
     union = area[:, None] + other_area - inside
     if crowd is not None:
         union = np.where(np.asarray(crowd, bool), area[:, None], union)

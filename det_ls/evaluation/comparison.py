@@ -203,7 +203,7 @@ def _check_tasks(arms: Sequence[Sequence[Detector]]) -> None:
         for detector in arm:
             if detector.task == "classify":
                 raise ArgumentError(
-                    f"{name}: expected models that predict boxes, got a classifier, '{detector.weights}': evaluate each."
+                    f"{name}: expected a model that predicts boxes to compare, got a classifier, '{detector.weights}'."
                 )
     kinds = {detector.task == "obb": detector for arm in arms for detector in arm}
     if len(kinds) > 1:
