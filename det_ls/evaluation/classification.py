@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from det_ls.base.folders import claim_folder
 from det_ls.base.types import Json
 from det_ls.data.class_folders import LabelledImages, find_folder, labelled_images
 from det_ls.data.groups import GroupSpec, groups_for
-from det_ls.evaluation.detector import Detector
 from det_ls.evaluation.results import METRICS_FILE, PREDICTIONS_FILE
 from det_ls.evaluation.settings import MeasureSettings, PredictionSettings
 from det_ls.evaluation.split import package_versions, progress_bar
@@ -35,6 +34,9 @@ from det_ls.uncertainty.bootstrap import interval_of
 from det_ls.uncertainty.floor import Floor, top_label_floors
 from det_ls.uncertainty.intervals import Interval
 from det_ls.uncertainty.samples import draw
+
+if TYPE_CHECKING:
+    from det_ls.evaluation.detector import Detector
 
 IMGSZ = 224  # of a classifier whose training is not known
 

@@ -41,7 +41,7 @@ def evaluate(
     annotations: str | Path | Mapping[str, Any] | None = None,
     imgsz: int | None = None,
     batch: int = 16,
-    conf: float = 0.001,
+    conf: float | None = None,
     iou: float = 0.7,
     max_det: int = 300,
     device: object = None,
@@ -83,7 +83,8 @@ def evaluate(
         imgsz: Length of the longer side of the model's input, in pixels; None for 640, and for a classifier for what it
             was trained with.
         batch: Images a batch.
-        conf: Smallest score that is kept.
+        conf: Smallest score that is kept; None for 0.001, and for oriented boxes for 0.01, as stock has it: their NMS
+            compares all pairs of boxes.
         iou: IoU threshold of NMS.
         max_det: Detections an image at most.
         device: As in Ultralytics, for example ``cpu`` or ``0``; None chooses.
@@ -136,8 +137,8 @@ def evaluate(
         check_flag("single_cls", single_cls)
     if save_dir is not None:
         check_save_dir(save_dir, exist_ok)
-    size = 640 if imgsz is None else imgsz
-    predicting = PredictionSettings(size, batch, conf, iou, max_det, device, workers, end2end)
+    size, least = 640 if imgsz is None else imgsz, 0.001 if conf is None else conf
+    predicting = PredictionSettings(size, batch, least, iou, max_det, device, workers, end2end)
     if split_thresholds is not None and threshold != "lrp":
         raise ArgumentError(
             f"split_thresholds: expected a threshold that is chosen (threshold=lrp), got threshold={threshold}."
@@ -174,6 +175,8 @@ def evaluate(
     oriented = detector.task == "obb"
     if oriented and evaluator != DEFAULT_EVALUATOR:
         raise ArgumentError(f"evaluator: expected {DEFAULT_EVALUATOR} for oriented boxes, got {evaluator!r}.")
+    if oriented and conf is None:
+        predicting = replace(predicting, conf=0.01)
     if single_cls is None:
         single_cls = bool(training_record(detector.file, detector.train_args).single_cls)
     predicting = replace(predicting, single_cls=single_cls)

@@ -54,7 +54,7 @@ def untrained(task: str, name: str, folder: Path, names: tuple[str, ...] = NAMES
     norms = [m for m in model.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0  # the statistics of one batch: otherwise what reaches the head is next to nothing
-    model.model.train()(torch.rand(4, 3, 128, 128))
+    model.model.train()(noise())
     for norm in norms:
         norm.momentum = 0.03
     model.model.eval()
@@ -73,19 +73,23 @@ def untrained(task: str, name: str, folder: Path, names: tuple[str, ...] = NAMES
     return weights
 
 
+def noise() -> torch.Tensor:
+    """A batch of images like those of the scene."""
+    return torch.nn.functional.interpolate(torch.rand(4, 3, 16, 16), SIDE, mode="bilinear")
+
+
 def spread(model: torch.nn.Module, wanted: dict[torch.nn.Module, float]) -> None:
     """Draw the weights of layers so that their outputs have these standard deviations."""
     inputs: dict[torch.nn.Module, torch.Tensor] = {}
     hooks = [layer.register_forward_pre_hook(lambda m, args: inputs.update({m: args[0]})) for layer in wanted]
     with torch.no_grad():
-        model.train()(torch.rand(4, 3, 128, 128))
+        model.eval()(noise())
         for layer, std in wanted.items():
             torch.nn.init.normal_(layer.weight)
             torch.nn.init.zeros_(layer.bias)
             layer.weight *= std / layer(inputs[layer]).std()
     for hook in hooks:
         hook.remove()
-    model.eval()
 
 
 def write_labels(data: Path, weights: Path, task: str) -> None:
@@ -224,6 +228,8 @@ def test_det_ls_val_writes_numbers_and_the_page_and_says_what_it_measured(
     assert numbers["protocol"]["task"] == task
     left_out = {"segment": "masks", "pose": "keypoints"}.get(task)
     assert numbers["protocol"].get("not_measured") == left_out
+    printed = capsys.readouterr().out
+    assert f"{left_out} are not" in printed or left_out is None
     page = (tmp_path / "out" / "report.html").read_text()
     assert "not measured" in page or left_out is None
     assert ('transform="rotate(' in page) == (task == "obb")
