@@ -57,7 +57,6 @@ class Classification:
         protocol: How the predictions and numbers came about: settings, data, the weights' hash, versions.
         table: One row an image.
         file_names: Name of each image within its split's folder.
-        images: File of each image.
         group: (I,) group of each image, from 0; None where each is its own.
         train: The same on (a sample of) the train split, when asked for.
     """
@@ -72,7 +71,6 @@ class Classification:
     protocol: dict[str, Any]
     table: ClassificationTable
     file_names: tuple[str, ...]
-    images: tuple[str, ...] = ()
     group: Ints | None = None
     train: Classification | None = field(default=None)
 
@@ -219,9 +217,7 @@ def evaluate_classifier(
             **{key: getattr(measuring, key) for key in ("bootstrap", "simulations", "seed", "level")},
             "versions": package_versions("det_ls", "ultralytics", "torch"),
         }
-        return measure_classes(
-            predictions.table, some.names, record, measuring, images=some.files, groups=groups, progress=progress
-        )
+        return measure_classes(predictions.table, some.names, record, measuring, groups=groups, progress=progress)
 
     result = one(split, images)
     return result if sample is None else replace(result, train=one("train", sample))
@@ -233,7 +229,6 @@ def measure_classes(
     record: Mapping[str, Any],
     measuring: MeasureSettings,
     *,
-    images: tuple[str, ...] = (),
     groups: GroupSpec | None = None,
     progress: Progress = iter,
 ) -> Classification:
@@ -244,7 +239,6 @@ def measure_classes(
         file_names: Name of each image.
         record: Where the predictions came from.
         measuring: ``bootstrap``, ``simulations``, ``seed`` and ``level``.
-        images: File of each image.
         groups: Which images belong together.
         progress: Wraps the replicates' numbers.
 
@@ -285,7 +279,6 @@ def measure_classes(
         protocol=protocol,
         table=table,
         file_names=tuple(file_names),
-        images=images,
         group=group,
     )
 
