@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Train a detector as ``det-ls train`` does, then evaluate its best checkpoint with pycocotools.
+"""Train a model as ``det-ls train`` does, then evaluate its best checkpoint: boxes with pycocotools, or a classifier.
 
     python scripts/train_coco.py cfg=cfg/coco.yaml device=0
 
@@ -21,7 +21,7 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
         words: The words of the command line, without ``train``.
 
     Returns:
-        The :class:`det_ls.Evaluation`.
+        The :class:`det_ls.Evaluation`, or that of a classifier.
     """
     from det_ls import evaluate
     from det_ls.base.errors import ArgumentError
@@ -56,12 +56,18 @@ def train_and_evaluate(words: Sequence[str]) -> Any:
 def main() -> int:
     from det_ls.cli.help import mode_help
     from det_ls.cli.main import run
+    from det_ls.evaluation.results import Evaluation
+    from det_ls.report.classification_page import classification_text
     from det_ls.report.printed import evaluation_text
+
+    def command() -> None:
+        found = train_and_evaluate(sys.argv[1:])
+        print(evaluation_text(found) if isinstance(found, Evaluation) else classification_text(found))
 
     if {"-h", "--help", "help"} & set(sys.argv[1:2]) or len(sys.argv) == 1:
         print(__doc__, mode_help("train"), sep="\n")
         return 0
-    return run(lambda: print(evaluation_text(train_and_evaluate(sys.argv[1:]))))
+    return run(command)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from det_ls.base.arguments import check_flag, check_integer
 from det_ls.base.errors import ArgumentError
@@ -24,12 +25,15 @@ from det_ls.calibration.judge import Change
 from det_ls.calibration.maps import AffineMap, Floats, Ints, map_to_dict
 from det_ls.calibration.results import NUMBERS_FILE, plain
 from det_ls.calibration.source import Source, check_absent, destination_of, load_source
+from det_ls.data.class_folders import find_folder, labelled_images
 from det_ls.data.groups import GroupSpec, groups_for
-from det_ls.evaluation.classifier import IMGSZ, check_class_folders, classify
-from det_ls.metrics.calibration import reliability
+from det_ls.evaluation.classifier import predict_classes
+from det_ls.evaluation.detector import load_detector
+from det_ls.evaluation.settings import PredictionSettings
+from det_ls.metrics.classification import classification_numbers, classification_table
 
 METHOD = "temperature"
-ECE_BINS = 15  # as Guo et al. 2017
+IMGSZ = 224  # of a model that does not say what it was trained at
 NUMBERS = ("nll", "brier", "ECE", "accuracy")
 
 
@@ -133,7 +137,7 @@ def calibrate_classifier(
 
     Args:
         model: Path of a checkpoint, an ``ultralytics.YOLO`` or a classification module.
-        data: The data set's folder, with the folders ``train``, ``val`` and maybe ``test``.
+        data: The data set, as for ``yolo classify``: a folder with the folders ``val`` or ``test``.
         method: ``temperature``.
         split: ``val`` or ``test``; ``train`` only with ``allow_train``.
         groups: Which images are not independent and are held out together: a CSV file with the columns image and
@@ -167,7 +171,8 @@ def calibrate_classifier(
     if not _classifies(source.module):
         raise ArgumentError("model: expected a classifier, got a detector: det_ls.calibrate calibrates it.")
     destination = destination_of(model, save, method, exist_ok)
-    root = check_class_folders(data, split)
+    detector = load_detector(source.module)
+    images = labelled_images(find_folder(data, split), detector.names or {})
     claim: AbstractContextManager[Path | None] = nullcontext()
     if save_dir is not None:
         claim = claim_folder(save_dir, results=(NUMBERS_FILE,), exist_ok=exist_ok)
@@ -175,11 +180,13 @@ def calibrate_classifier(
         if destination is not None:
             check_writable("save", destination.parent)
         size = _size(source) if imgsz is None else imgsz
-        given = classify(source.module, root, split, imgsz=size, batch=batch, device=device, workers=workers)
-        codes = np.arange(len(given.labels))
+        settings = PredictionSettings(imgsz=size, batch=batch, device=device, workers=workers)
+        given = predict_classes(detector, images, settings, logits=True)
+        assert given.logits is not None
+        codes = np.arange(len(images.files))
         if groups is not None:
-            codes = groups_for(groups, dict(enumerate(given.files))).codes_for(range(len(given.files)))
-        found = calibrate_logits(given.logits, given.labels, codes, folds=folds, bootstrap=bootstrap, seed=seed)
+            codes = groups_for(groups, dict(enumerate(images.names))).codes_for(range(len(images.files)))
+        found = calibrate_logits(given.logits, given.table.label, codes, folds=folds, bootstrap=bootstrap, seed=seed)
         record = {
             "data": str(data),
             "split": split,
@@ -259,15 +266,7 @@ def class_numbers(log_p: Floats, labels: Ints) -> dict[str, float]:
         >>> {key: round(value, 4) for key, value in numbers.items()}
         {'nll': 0.5697, 'brier': 0.4, 'ECE': 0.4, 'accuracy': 0.5}
     """
-    p, rows = np.exp(log_p), np.arange(len(labels))
-    right = (p.argmax(1) == labels).astype(np.float64)
-    others = (p**2).sum(1) - p[rows, labels] ** 2
-    return {
-        "nll": float(-log_p[rows, labels].mean()),
-        "brier": float((others + (1 - p[rows, labels]) ** 2).mean()),
-        "ECE": reliability(p.max(1), right, bins=ECE_BINS).error,
-        "accuracy": float(right.mean()),
-    }
+    return {key: float(values[0]) for key, values in _estimates(log_p, labels).items()}
 
 
 def slope_interval(logits: Floats, labels: Ints, a: float, group: Ints, level: float = 0.95) -> tuple[float, float]:
@@ -309,22 +308,27 @@ def _fit(logits: Floats, labels: Ints) -> float:
 
 def _changes(before: Floats, after: Floats, labels: Ints, group: Ints, bootstrap: int, seed: int) -> dict[str, Change]:
     """Compare two sets of probabilities of the same images, with intervals over groups."""
-    ends = [class_numbers(log_p, labels) for log_p in (before, after)]
-    found = {key: Change(ends[0][key], ends[1][key]) for key in NUMBERS}
+    one, other = (class_numbers(log_p, labels) for log_p in (before, after))
+    found = {key: Change(one[key], other[key]) for key in NUMBERS}
     if not bootstrap:
         return found
-    members = [np.flatnonzero(group == g) for g in range(int(group.max()) + 1)]
-    rng = np.random.default_rng(seed)
-    values = np.empty((bootstrap, 2, len(NUMBERS)))
-    for replicate in range(bootstrap):
-        rows = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
-        for side, log_p in enumerate((before, after)):
-            values[replicate, side] = list(class_numbers(log_p[rows], labels[rows]).values())
-    spans = [np.quantile(v, [0.025, 0.975], axis=0) for v in (values[:, 0], values[:, 1], values[:, 1] - values[:, 0])]
-    for k, key in enumerate(NUMBERS):
-        one, other, difference = ((float(span[0, k]), float(span[1, k])) for span in spans)
-        found[key] = replace(found[key], before_interval=one, after_interval=other, difference_interval=difference)
+    n = int(group.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=bootstrap)
+    weights = drawn.T.astype(np.uint16)[group]
+    of_before, of_after = (_estimates(log_p, labels, weights) for log_p in (before, after))
+    for key in NUMBERS:
+        spans = (of_before[key], of_after[key], of_after[key] - of_before[key])
+        low_high = [tuple(map(float, np.quantile(values, [0.025, 0.975]))) for values in spans]
+        ends = dict(zip(("before_interval", "after_interval", "difference_interval"), low_high, strict=True))
+        found[key] = replace(found[key], **ends)  # type: ignore[arg-type]
     return found
+
+
+def _estimates(log_p: Floats, labels: Ints, weights: NDArray[np.uint16] | None = None) -> dict[str, Floats]:
+    """Estimate the numbers for resampled images (:mod:`det_ls.metrics.classification`)."""
+    table = classification_table(log_p, labels, [str(k) for k in range(log_p.shape[1])])
+    values = classification_numbers(table, weights)
+    return {key: values[key] for key in NUMBERS}
 
 
 def _classifies(module: Any) -> bool:

@@ -39,12 +39,22 @@ def val(words: Sequence[str]) -> None:
     """
     from det_ls.cli.calibrate import calibration_line
     from det_ls.evaluation.evaluate import evaluate
+    from det_ls.evaluation.results import Evaluation
+    from det_ls.report.classification_page import classification_text, write_classification
     from det_ls.report.printed import evaluation_text
 
     arguments = _arguments(words, "val", inspect.signature(evaluate).parameters, ("model", "data"))
     with claimed(arguments, "val") as (folder, place):
         evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments}, save_dir=place)
-        _report(evaluation, place, f"{name_of(arguments['model'])} on {name_of(arguments['data'])}")
+        title = f"{name_of(arguments['model'])} on {name_of(arguments['data'])}"
+        if isinstance(evaluation, Evaluation):
+            _report(evaluation, place, title)
+        else:
+            write_classification(place, evaluation, title=title)
+    if not isinstance(evaluation, Evaluation):
+        print(classification_text(evaluation))
+        print(f"Results saved to {folder}")
+        return
     if calibrated := calibration_line(arguments["model"]):
         print(calibrated)
     _finish([evaluation], evaluation_text(evaluation), folder)

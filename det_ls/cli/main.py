@@ -36,7 +36,8 @@ train takes every key of `yolo train` and
     label_smoothing_similarity=table.csv  where each class's share goes instead of evenly
     label_smoothing_schedule=constant     constant, linear or cosine
     calibrate=val                         best_calibrated.pt beside best.pt when the run ends
-val, compare and metrics measure COCO AP and calibration, and write numbers, tables, pictures and report.html. They take
+val, compare and metrics measure COCO AP and calibration, and write numbers, tables, pictures and report.html. val takes
+detect, segment, pose (boxes only), obb (rotated boxes) and classify models (accuracy and calibration). They take
     model, data (val); a, b, data or annotations (compare); predictions, annotations or data (metrics)
     split=val annotations=gt.json imgsz=640 batch=16 conf=0.001 iou=0.7 max_det=300 device= workers=8 end2end=
     protocol=det_ls                       or reference: as the reference tools count, quirks included
@@ -153,4 +154,4 @@ def _calibrating(words: Sequence[str]) -> None:
 
 
 COMMANDS = {**{mode: _evaluating(mode) for mode in ("val", "metrics", "compare")}, "calibrate": _calibrating}
-MEASURED_TASKS = ("detect",)  # a word for another task leaves `val` to Ultralytics
+MEASURED_TASKS = ("detect", "segment", "pose", "obb", "classify")  # a word for another task leaves `val` to Ultralytics

@@ -28,6 +28,7 @@ from det_ls.base.errors import DataError, MissingFileError
 from det_ls.base.folders import is_file
 from det_ls.base.memory import paused_collection
 from det_ls.base.types import ImageId, Json
+from det_ls.data.oriented import ORIENTED, enclosing, is_oriented, oriented_evaluation
 from det_ls.data.stems import ids_by_stem
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
 
     A missing ``iscrowd`` becomes 0 and a missing ``area`` the box's. Annotation ids are renumbered from 1 unless they
     are unique positive integers: pycocotools keeps them as floats and takes 0 for "not matched". Category names
-    default to their ids.
+    default to their ids. Objects with an oriented box (`det_ls.data.oriented`) keep it; their ``bbox`` is the upright
+    box around it.
 
     Args:
         source: Path of an instances JSON, or its loaded content.
@@ -96,10 +98,11 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
     annotations = list(raw["annotations"])
     _check_references(annotations, "image_id", image_ids, f"{what}.annotations")
     _check_references(annotations, "category_id", category_ids, f"{what}.annotations")
+    annotations = _with_upright_boxes(annotations, f"{what}.annotations")
     boxes = _boxes(annotations, f"{what}.annotations")
     _check_sizes(annotations, boxes, f"{what}.annotations")
     _warn_of_duplicates(annotations, boxes, f"{what}.annotations")
-    areas = _numbers([a.get("area", w * h) for a, (_, _, w, h) in zip(annotations, boxes, strict=True)])
+    areas = _numbers([a.get("area", _area(a, box)) for a, box in zip(annotations, boxes, strict=True)])
     if areas is None or areas.ndim != 1 or not ((areas >= 0) & (areas <= LARGEST_COORDINATE**2)).all():
         raise DataError(
             f"{what}.annotations: expected every area to be a number of square pixels from 0 to "
@@ -123,6 +126,7 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
                 "bbox": box,
                 "area": area,
                 "iscrowd": int(a.get("iscrowd", 0)),
+                **_oriented(a),
             }
             for i, a, box, area in zip(ids, annotations, boxes, areas.tolist(), strict=True)
         ],
@@ -143,7 +147,8 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
         what: The argument's name for error messages.
 
     Returns:
-        New dictionaries with ``image_id``, ``category_id``, ``bbox`` and ``score`` only.
+        New dictionaries with ``image_id``, ``category_id``, ``bbox`` and ``score`` only, and the oriented box where the
+        ground truth has those.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -158,6 +163,9 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
         detections = [{**d, "image_id": i} for d, i in zip(detections, ids, strict=True)]
     _check_references(detections, "image_id", [image["id"] for image in gt["images"]], what)
     _check_references(detections, "category_id", [category["id"] for category in gt["categories"]], what)
+    oriented = is_oriented(gt)
+    if oriented:
+        detections = _with_upright_boxes(detections, what)
     boxes = _boxes(detections, what)
     scores = _numbers([d.get("score") for d in detections])
     if scores is None or not np.isfinite(scores).all():
@@ -169,6 +177,7 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
             "category_id": plain_id(d["category_id"]),
             "bbox": box,
             "score": score,
+            **(_oriented(d) if oriented else {}),
         }
         for d, box, score in zip(detections, boxes, scores.tolist(), strict=True)
     ]
@@ -176,6 +185,8 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
 
 def coco_evaluate(gt: Json, detections: Sequence[Json]) -> COCOeval:
     """Evaluate boxes with pycocotools at its default parameters, without its prints.
+
+    Where the ground truth has oriented boxes, the overlaps are those of oriented boxes, and all else is pycocotools'.
 
     Args:
         gt: What :func:`read_ground_truth` returned.
@@ -187,15 +198,11 @@ def coco_evaluate(gt: Json, detections: Sequence[Json]) -> COCOeval:
     """
     from pycocotools.cocoeval import COCOeval
 
-    results = [
-        {**d, "id": i, "area": d["bbox"][2] * d["bbox"][3], "iscrowd": 0} for i, d in enumerate(detections, start=1)
-    ]
+    results = [{**d, "id": i, "area": _area(d, d["bbox"]), "iscrowd": 0} for i, d in enumerate(detections, start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(
-            _indexed({**gt, "annotations": [dict(a) for a in gt["annotations"]]}),
-            _indexed({**gt, "annotations": results}),
-            "bbox",
-        )
+        objects = _indexed({**gt, "annotations": [dict(a) for a in gt["annotations"]]})
+        found = _indexed({**gt, "annotations": results})
+        evaluator = oriented_evaluation(objects, found) if is_oriented(gt) else COCOeval(objects, found, "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
@@ -269,6 +276,38 @@ def _boxes(entries: Sequence[Any], what: str) -> list[list[float]]:
     return result
 
 
+def _with_upright_boxes(entries: Sequence[Any], what: str) -> list[Any]:
+    """Put the upright box around each oriented one, raising unless that is five finite numbers that make a box."""
+    places = [i for i, entry in enumerate(entries) if ORIENTED in entry]
+    result = list(entries)
+    if not places:
+        return result
+    boxes = _numbers([entries[i][ORIENTED] for i in places])
+    if boxes is None or boxes.ndim != 2 or boxes.shape[1] != 5 or not _valid_boxes(boxes[:, :4]):
+        rows = [(entries[i]["image_id"], _numbers([entries[i][ORIENTED]])) for i in places]
+        bad = [i for i, row in rows if row is None or row.shape != (1, 5) or not _valid_boxes(row[:, :4])]
+        raise DataError(
+            f"{what}: expected every {ORIENTED} to be five finite numbers [x, y, width, height, angle] with no "
+            f"negative size, got others in image {examples(bad)}."
+        )
+    if not np.isfinite(boxes).all():
+        raise DataError(f"{what}: expected every {ORIENTED} to have a finite angle, got another.")
+    for i, box in zip(places, enclosing(boxes).tolist(), strict=True):
+        result[i] = {**entries[i], "bbox": box}
+    return result
+
+
+def _oriented(entry: Mapping[str, Any]) -> Json:
+    """Return the oriented box of an entry that has one, under its key."""
+    return {ORIENTED: [float(v) for v in entry[ORIENTED]]} if ORIENTED in entry else {}
+
+
+def _area(entry: Mapping[str, Any], box: Sequence[float]) -> float:
+    """Return the area of an entry's box: of the oriented one, where there is one."""
+    oriented = entry.get(ORIENTED)
+    return float(box[2] * box[3] if oriented is None else oriented[2] * oriented[3])
+
+
 def _check_sizes(annotations: Sequence[Any], boxes: Sequence[Sequence[float]], what: str) -> None:
     """Raise for ground truth that no annotator meant: boxes out of any image, and crowds that are neither 0 nor 1."""
     array = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -285,7 +324,7 @@ def _check_sizes(annotations: Sequence[Any], boxes: Sequence[Sequence[float]], w
 def _warn_of_duplicates(annotations: Sequence[Any], boxes: Sequence[Sequence[float]], what: str) -> None:
     """Warn of objects that are annotated twice: they count twice, and one of the two is always missed."""
     keys = [
-        (a["image_id"], a["category_id"], bool(a.get("iscrowd", 0)), *box)
+        (a["image_id"], a["category_id"], bool(a.get("iscrowd", 0)), *box, *a.get(ORIENTED, ()))
         for a, box in zip(annotations, boxes, strict=True)
     ]
     if (repeated := len(keys) - len(set(keys))) > 0:

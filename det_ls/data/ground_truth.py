@@ -18,10 +18,9 @@ from det_ls.base.arguments import examples
 from det_ls.base.errors import DataError, MissingFileError
 from det_ls.base.folders import is_file
 from det_ls.base.types import ImageId, Json
-from det_ls.data.coco import Floats, read_ground_truth
-
-# Ultralytics' own limits: what is beyond them makes it drop the image from its own validation.
-LARGEST_COORDINATE, SMALLEST_COORDINATE = 1.01, -0.01
+from det_ls.data.coco import read_ground_truth
+from det_ls.data.labels import read_labels, read_polygons
+from det_ls.data.oriented import ORIENTED, is_oriented, smallest_rectangle
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,12 @@ class GroundTruth:
 
 
 def ground_truth_for(
-    data: Mapping[str, Any], split: str = "val", annotations: object = None, *, sample: str | None = None
+    data: Mapping[str, Any],
+    split: str = "val",
+    annotations: object = None,
+    *,
+    sample: str | None = None,
+    oriented: bool = False,
 ) -> GroundTruth:
     """Return the ground truth of a dataset split: its official instances JSON if it has one, else its YOLO labels.
 
@@ -51,13 +55,15 @@ def ground_truth_for(
         annotations: Path or loaded content of an instances JSON to use instead.
         sample: A text file that lists some of the split's images, to cut the ground truth to. The JSON may then list
             more images than the split, as COCO's train JSON does.
+        oriented: Whether the objects are to have oriented boxes.
 
     Returns:
         The ground truth.
 
     Raises:
         FileNotFoundError: If a named file does not exist.
-        ValueError: If the JSON is not valid or its images are not those of the split, or a label cannot be read.
+        ValueError: If the JSON is not valid or its images are not those of the split, a label cannot be read, or
+            oriented boxes are wanted and there are none.
     """
     what = "annotations"
     if annotations is None:
@@ -66,10 +72,12 @@ def ground_truth_for(
             raise DataError(f"data: expected annotations in the data YAML to be a path or a mapping, got {declared!r}.")
         annotations = declared.get(split) if isinstance(declared, Mapping) else declared if split == "val" else None
         if annotations is None:
-            return ground_truth_from_yolo(data if sample is None else {**data, split: sample}, split)
+            return ground_truth_from_yolo(data if sample is None else {**data, split: sample}, split, oriented=oriented)
         annotations = Path(data.get("path") or ".") / str(annotations)
         what = "annotations in the data YAML"
     coco = read_ground_truth(annotations, what)
+    if oriented and coco["annotations"] and not is_oriented(coco):
+        raise DataError(f"{what}: expected oriented boxes ('{ORIENTED}') for a model of task obb, got none.")
     ids = match_images(list_images(data[split]), coco, what, surplus=sample is not None)
     if sample is not None:
         ids = {path: ids[path] for path in list_images(sample)}
@@ -77,7 +85,7 @@ def ground_truth_for(
     return GroundTruth(coco, ids, "annotations")
 
 
-def ground_truth_from_yolo(data: Mapping[str, Any], split: str = "val") -> GroundTruth:
+def ground_truth_from_yolo(data: Mapping[str, Any], split: str = "val", *, oriented: bool = False) -> GroundTruth:
     """Build COCO instances from the YOLO labels of a dataset split.
 
     Image ids count from 1 in sorted order of the paths, category ids from 1 in order of the class indices. Boxes are
@@ -87,6 +95,8 @@ def ground_truth_from_yolo(data: Mapping[str, Any], split: str = "val") -> Groun
         data: A resolved data YAML, as ``check_dataset`` returns it: ``names`` and the split's image source are used,
             ``path`` and ``kpt_shape`` if they are there.
         split: The split's key in ``data``.
+        oriented: Whether labels are corners of oriented boxes: each object is then the smallest rectangle around them,
+            as in training, and is not clipped to the image.
 
     Returns:
         The ground truth.
@@ -108,6 +118,12 @@ def ground_truth_from_yolo(data: Mapping[str, Any], split: str = "val") -> Groun
     for image_id, (path, label_file) in enumerate(bar, start=1):
         width, height = image_size(path)
         images.append({"id": image_id, "file_name": file_names[image_id - 1], "width": width, "height": height})
+        if oriented:
+            for index, points in read_polygons(label_file, len(names)):
+                box = smallest_rectangle(np.asarray(points) * [width, height])
+                entry = {"image_id": image_id, "category_id": index + 1, ORIENTED: box}
+                annotations.append({"id": len(annotations) + 1, **entry, "area": box[2] * box[3], "iscrowd": 0})
+            continue
         for index, (x, y, w, h) in read_labels(label_file, len(names), keypoint_columns):
             left, right = (min(max(edge * width, 0.0), float(width)) for edge in (x - w / 2, x + w / 2))
             top, bottom = (min(max(edge * height, 0.0), float(height)) for edge in (y - h / 2, y + h / 2))
@@ -197,66 +213,6 @@ def image_size(path: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def read_labels(file: str | Path, num_classes: int, keypoint_columns: int = 0) -> list[tuple[int, list[float]]]:
-    """Read a YOLO label file by Ultralytics' rules: polygons become boxes, and repeated lines count once.
-
-    Args:
-        file: A label file; one that does not exist means an image without objects.
-        num_classes: Number of classes K; indices are 0 to K - 1.
-        keypoint_columns: Numbers after the box that belong to keypoints and are left out.
-
-    Returns:
-        Class index and box ``[x_center, y_center, width, height]`` (fractions of the image) of each object.
-
-    Raises:
-        ValueError: If a line is not a valid label; the error names the file and the line.
-    """
-    path = Path(file)
-    if not path.is_file():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"labels: expected UTF-8 text in '{path}', got other bytes.") from error
-    rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
-    if keypoint_columns:
-        rows = [(n, cells[:5] if len(cells) == 5 + keypoint_columns else cells) for n, cells in rows]
-    polygons = any(len(cells) > 6 for _, cells in rows)
-    labels, seen = [], set()
-    for number, cells in rows:
-        try:
-            values = np.array(read_numbers(cells), dtype=np.float64)
-            label = _parse_label(values, polygons, num_classes)
-        except ValueError as error:
-            raise DataError(f"labels: '{path}', line {number}: {error}.") from error
-        key = values.astype(np.float32).tobytes()  # the precision in which Ultralytics compares lines
-        if key not in seen:
-            seen.add(key)
-            labels.append(label)
-    return labels
-
-
-def read_numbers(cells: Sequence[str]) -> list[float]:
-    """Read the words of a line as numbers.
-
-    Args:
-        cells: The words.
-
-    Returns:
-        The numbers; NaN and infinity are among what a word may say.
-
-    Raises:
-        ValueError: If a word is no number.
-    """
-    numbers = []
-    for cell in cells:
-        try:
-            numbers.append(float(cell))
-        except ValueError:
-            raise DataError(f"expected numbers, got {cell!r}") from None
-    return numbers
-
-
 def match_images(
     paths: Iterable[str], gt: Json, what: str = "annotations", *, surplus: bool = False
 ) -> dict[str, ImageId]:
@@ -307,30 +263,6 @@ def match_images(
         got = " and ".join(f"{len(files)} {where} ({examples(files)})" for files, where in parts_of if files)
         raise DataError(f"{what}: expected the same images as in the split, got {got}.")
     return ids
-
-
-def _parse_label(values: Floats, polygons: bool, num_classes: int) -> tuple[int, list[float]]:
-    """Check one label line's numbers and return its class and its box (x_center, y_center, width, height)."""
-    if not np.isfinite(values).all():
-        raise DataError("expected finite numbers, got NaN or infinity")
-    if polygons:
-        if len(values) < 7 or len(values) % 2 == 0:
-            raise DataError(f"expected a class and a polygon, as on other lines, got {len(values)} numbers")
-        points = values[1:].reshape(-1, 2)
-        low, high = points.min(0), points.max(0)
-        box = np.concatenate([(low + high) / 2, high - low])
-    else:
-        if len(values) != 5:
-            raise DataError(f"expected a class and four box coordinates, got {len(values)} numbers")
-        box = values[1:]
-    index = float(values[0])
-    if not index.is_integer() or not 0 <= index < num_classes:
-        raise DataError(f"expected a class index from 0 to {num_classes - 1}, got {index:g}")
-    if box.max() > LARGEST_COORDINATE:
-        raise DataError(f"expected coordinates as fractions of the image, at most 1, got {box.max():g}")
-    if box.min() < SMALLEST_COORDINATE or box[2:].min() < 0:
-        raise DataError(f"expected no negative coordinates, got {box.min():g}")
-    return int(index), box.tolist()
 
 
 def _file_names(paths: Sequence[str], root: object) -> list[str]:

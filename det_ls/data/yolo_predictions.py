@@ -15,7 +15,8 @@ from pathlib import Path
 from det_ls.base.arguments import examples
 from det_ls.base.errors import DataError, MissingFileError
 from det_ls.base.types import ImageId, Json
-from det_ls.data.ground_truth import GroundTruth, image_size, read_numbers
+from det_ls.data.ground_truth import GroundTruth, image_size
+from det_ls.data.labels import read_numbers
 
 
 def read_yolo_predictions(

@@ -1,29 +1,37 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The logits of a classifier on a data set's split, by the stock Ultralytics validation pipeline."""
+"""Predictions of a classifier on labelled images, by the stock Ultralytics validation pipeline.
+
+Transforms, batches and the model's call are stock's; only the metrics are replaced by keeping the logits.
+"""
 
 from __future__ import annotations
 
 import copy
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
-from ultralytics.data import build_dataloader
+from torch.utils.data import DataLoader, Dataset
+from ultralytics.data.augment import classify_transforms
 from ultralytics.models.yolo.classify import ClassificationValidator
+from ultralytics.utils import YAML
+from ultralytics.utils.patches import imread
 
-from det_ls.base.errors import ArgumentError, MissingFileError, RunError
+from det_ls.base.errors import ArgumentError
+from det_ls.data.class_folders import LabelledImages
+from det_ls.evaluation.detector import Detector, plain_names
+from det_ls.evaluation.settings import PredictionSettings
+from det_ls.metrics.classification import ClassificationTable, classification_table, joined
+from det_ls.metrics.table import Floats
 from det_ls.stock.expect import Method, expect
 from det_ls.stock.logs import quiet
 
-IMGSZ = 224
-_FOLDERS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}  # as stock names them
 ASSUMPTIONS = (
-    Method(ClassificationValidator, "build_dataset", ("img_path",), only=True),
     Method(ClassificationValidator, "get_dataloader", ("dataset_path", "batch_size"), only=True),
     Method(ClassificationValidator, "init_metrics", ("model",), only=True),
     Method(ClassificationValidator, "postprocess", ("preds",), only=True),
@@ -32,133 +40,129 @@ ASSUMPTIONS = (
 
 
 @dataclass(frozen=True)
-class ClassifierOutputs:
-    """What a classifier says of N images.
+class ClassPredictions:
+    """What a classifier says of labelled images.
 
     Attributes:
-        logits: (N, K) as the model computed them, before the softmax.
-        labels: (N,) the true classes, by index of the model.
-        files: The N images, relative to the split's folder: ``cat/001.jpg``.
-        settings: ``imgsz``, ``batch`` and ``device``.
+        table: One row an image, in the order of the images.
+        settings: The settings that were in force: ``imgsz``, ``batch`` and ``device``.
+        logits: (I, K) logits, where they were asked for.
     """
 
-    logits: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    files: tuple[str, ...]
-    settings: dict[str, Any]
+    table: ClassificationTable
+    settings: dict[str, Any] = field(default_factory=dict)
+    logits: Floats | None = None
 
 
-def check_class_folders(data: object, split: str) -> Path:
-    """Find the folder of a split, which has one folder a class.
+def predict_classes(
+    detector: Detector, images: LabelledImages, settings: PredictionSettings, *, logits: bool = False
+) -> ClassPredictions:
+    """Classify images. Nothing is written.
 
     Args:
-        data: The data set's folder.
-        split: ``train``, ``val`` or ``test``.
+        detector: A model for ``classify``, as `det_ls.evaluation.detector.load_detector` returns it.
+        images: The images, with the model's class indices.
+        settings: ``imgsz``, ``batch``, ``device`` and ``workers`` of them are used.
+        logits: Whether to keep all logits, which is I x K numbers.
 
     Returns:
-        The data set's folder.
+        The predictions.
 
     Raises:
-        FileNotFoundError: If it is no folder of such splits; nothing is downloaded, and no folder is split in two.
-        ValueError: If the split is none of these.
+        ValueError: If an image cannot be read.
     """
-    if split not in _FOLDERS:
-        raise ArgumentError(f"split: expected one of {', '.join(_FOLDERS)}, got {split!r}.")
-    root = Path(str(data))
-    for wanted in ("train", split):
-        if not any((root / name).is_dir() for name in _FOLDERS[wanted]):
-            raise MissingFileError(
-                f"data: expected a folder with the folders train and {split}, in each one a class, got '{root}' "
-                f"without {wanted}."
-            )
-    return root
-
-
-def classify(
-    module: nn.Module,
-    data: str | Path,
-    split: str = "val",
-    *,
-    imgsz: int = IMGSZ,
-    batch: int = 16,
-    device: object = None,
-    workers: int = 8,
-) -> ClassifierOutputs:
-    """Run a classifier on a split as ``yolo val`` does.
-
-    Args:
-        module: A classification model, which is left as it is.
-        data: The data set's folder.
-        split: ``train``, ``val`` or ``test``.
-        imgsz: Size of the input, in pixels.
-        batch: Images a batch.
-        device: ``cpu``, ``0``, ...; None chooses.
-        workers: Processes that load images.
-
-    Returns:
-        The logits, in the order of the file names.
-
-    Raises:
-        FileNotFoundError: If the data set has no such split.
-        RuntimeError: If the model does not hand on its logits.
-    """
-    expect("classification validator", *ASSUMPTIONS)
-    root = check_class_folders(data, split)
-    args = {
-        "task": "classify",
-        "mode": "val",
-        "data": str(root),
-        "split": split,
-        "plots": False,
-        "verbose": False,
-        "imgsz": imgsz,
-        "batch": batch,
-        "device": device,
-        "workers": workers,
-    }
+    expect("validator of classifiers", *ASSUMPTIONS)
     with tempfile.TemporaryDirectory(prefix="det-ls-") as folder, quiet():
-        validator = _Recorder(save_dir=Path(folder), args=args)
-        validator(model=copy.deepcopy(module))
-    return ClassifierOutputs(
-        torch.cat(validator.logits).double().numpy(),
-        torch.cat(validator.labels).long().numpy(),
-        tuple(Path(sample[0]).relative_to(validator.root).as_posix() for sample in validator.samples),
-        {"imgsz": validator.args.imgsz, "batch": validator.args.batch, "device": str(validator.device)},
-    )
+        # For its own task stock looks for class folders, splits them where it misses some, and writes a cache beside
+        # them. So it gets the file of another task, which it only reads.
+        data = Path(folder) / "images.yaml"
+        names = dict(detector.names or {i: str(i) for i in range(max(images.labels, default=0) + 1)})
+        YAML.save(data, {"path": str(images.root), "train": ".", "val": ".", "names": names, "channels": 3})
+        validator = _Recorder(
+            save_dir=Path(folder),
+            args={
+                "task": "classify",
+                "mode": "val",
+                "data": str(data),
+                "split": "val",
+                "plots": False,
+                "verbose": False,
+                "imgsz": settings.imgsz,
+                "batch": settings.batch,
+                "device": settings.device,
+                "workers": settings.workers,
+            },
+        )
+        validator.images, validator.logits = images, [] if logits else None
+        validator.args.task = "detect"
+        module: Any = detector.model if isinstance(detector.model, str) else copy.deepcopy(detector.model)
+        validator(model=module)
+    args = validator.args
+    used = {"imgsz": args.imgsz, "batch": args.batch, "device": str(validator.device)}
+    kept = None if validator.logits is None else np.concatenate(validator.logits)
+    return ClassPredictions(joined(validator.recorded), used, kept)
+
+
+class _Images(Dataset[dict[str, Any]]):
+    """Images as stock reads and transforms them."""
+
+    def __init__(self, images: LabelledImages, size: Any) -> None:
+        self._images, self._transform = images, classify_transforms(size=size)
+
+    def __len__(self) -> int:
+        return len(self._images.files)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        from PIL import Image
+
+        file = self._images.files[i]
+        image = imread(file)
+        if image is None:
+            raise ArgumentError(f"images: expected an image, got '{file}', which cannot be decoded.")
+        return {
+            "img": self._transform(Image.fromarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))),
+            "cls": self._images.labels[i],
+        }
 
 
 class _Recorder(ClassificationValidator):
-    """The stock validator, which keeps the logits instead of measuring."""
+    """The stock validator, which keeps what the numbers are computed from instead of measuring."""
 
-    def init_metrics(self, model: nn.Module) -> None:
+    images: LabelledImages
+    logits: list[Floats] | None
+    recorded: list[ClassificationTable]
+
+    def get_dataloader(self, dataset_path: Path | str, batch_size: int) -> DataLoader[dict[str, Any]]:
+        """Load the images in their order."""
+        del dataset_path
+        return DataLoader(_Images(self.images, self.args.imgsz), batch_size, num_workers=self.args.workers)
+
+    def init_metrics(self, model: torch.nn.Module) -> None:
         """Start with no images."""
         super().init_metrics(model)
-        self.logits: list[torch.Tensor] = []
-        self.labels: list[torch.Tensor] = []
+        self.recorded = []
 
-    def get_dataloader(self, dataset_path: Any, batch_size: int) -> Any:
-        """Load the images in the order of their names, where stock shuffles them."""
-        dataset: Any = self.build_dataset(dataset_path)
-        self.samples, self.root = list(dataset.samples), str(dataset.root)
-        if not self.samples:
-            raise ArgumentError(f"data: expected images of the model's classes, got none in '{dataset_path}'.")
-        return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=-1)
-
-    def postprocess(self, preds: Any) -> Any:
-        """Keep the logits beside the probabilities."""
-        raw = preds[1] if isinstance(preds, (list, tuple)) and len(preds) == 2 else None
-        if not isinstance(raw, torch.Tensor):
-            raise RunError("model: expected a classifier that hands on its logits, got one without.")
-        self.logits.append(raw.float().cpu())
-        return super().postprocess(preds)
+    def postprocess(self, preds: Any) -> torch.Tensor:
+        """Take the logits, or of an exported model the logarithms of the probabilities, which is all it gives."""
+        if isinstance(preds, (list, tuple)) and len(preds) == 2:
+            return torch.as_tensor(preds[1]).double()
+        probability = torch.as_tensor(preds[0] if isinstance(preds, (list, tuple)) else preds)
+        return probability.double().clamp_min(torch.finfo(torch.float32).tiny).log()
 
     def update_metrics(self, preds: torch.Tensor, batch: dict[str, Any]) -> None:
-        """Keep the labels."""
-        del preds
-        self.labels.append(batch["cls"].cpu())
+        """Keep a batch's predictions."""
+        names: Sequence[str] = list(plain_names(self.names).values())
+        given = preds.cpu().numpy()
+        self.recorded.append(classification_table(given, batch["cls"].cpu().numpy(), names))
+        if self.logits is not None:
+            self.logits.append(given)
+
+    def get_desc(self) -> str:
+        """Return the progress bar's label."""
+        return "Classifying"
 
     def get_stats(self) -> dict[str, Any]:
-        """Return nothing."""
+        """Return nothing: the numbers are computed elsewhere."""
         return {}
 
     def finalize_metrics(self) -> None:

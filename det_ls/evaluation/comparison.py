@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from det_ls.base.arguments import check_integer
 from det_ls.base.errors import ArgumentError, ArgumentTypeError
@@ -30,6 +30,9 @@ from det_ls.uncertainty.seeds import SeedComparison, compare_seeds
 COMPARISON_FILE = "comparison.json"
 PAIR_FILES = (COMPARISON_FILE, *(f"{part}/{name}" for part in ("a", "b") for name in RESULT_FILES))
 
+
+if TYPE_CHECKING:
+    from det_ls.evaluation.detector import Detector
 
 Which = tuple[Population, str]
 
@@ -146,7 +149,11 @@ def compare(
         )
     measured: dict[str, Any] = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
     if data is not None:
-        runs = [[evaluate(m, data, annotations=annotations, **measured, **settings) for m in arm] for arm in arms]
+        from det_ls.evaluation.detector import load_detector
+
+        detectors = [[load_detector(m) for m in arm] for arm in arms]
+        _check_tasks(detectors)
+        runs = [[_boxes(m, data, annotations=annotations, **measured, **settings) for m in arm] for arm in detectors]
     elif annotations is None:
         raise ArgumentTypeError("data: expected a data set, or annotations to compare COCO results on, got neither.")
     elif other := [key for key in settings if key not in DETECTION_SETTINGS]:
@@ -181,6 +188,29 @@ def check_comparison_dir(folder: str | Path, exist_ok: bool) -> None:
     check_save_dir(folder, exist_ok, (COMPARISON_FILE,))
     for part in ("a", "b"):
         check_save_dir(Path(folder) / part, exist_ok)
+
+
+def _boxes(detector: Detector, data: str | Path, **settings: Any) -> Evaluation:
+    """Evaluate a model that predicts boxes."""
+    found = evaluate(detector, data, **settings)
+    assert isinstance(found, Evaluation)
+    return found
+
+
+def _check_tasks(arms: Sequence[Sequence[Detector]]) -> None:
+    """Raise unless all models predict boxes, and either upright or oriented ones."""
+    for name, arm in zip("ab", arms, strict=True):
+        for detector in arm:
+            if detector.task == "classify":
+                raise ArgumentError(
+                    f"{name}: expected a model that predicts boxes to compare, got a classifier, '{detector.weights}'."
+                )
+    kinds = {detector.task == "obb": detector for arm in arms for detector in arm}
+    if len(kinds) > 1:
+        raise ArgumentError(
+            f"b: expected two models with upright boxes or two with oriented ones, got '{kinds[False].weights}' and "
+            f"'{kinds[True].weights}'."
+        )
 
 
 def _check_names(names: object) -> None:

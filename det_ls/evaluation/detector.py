@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Load a detection model, from whatever names one, with its class names and the hash of its weights."""
+"""Load a model to evaluate, from whatever names one, with its task, its class names and the hash of its weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.engine.exporter import export_formats
 from ultralytics.engine.model import Model
-from ultralytics.nn.modules import OBB, Detect, Pose, Segment, WorldDetect, YOLOEDetect
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.modules import OBB, Classify, Detect, Pose, Segment, WorldDetect, YOLOEDetect
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 from ultralytics.utils import SETTINGS
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.torch_utils import unwrap_model
@@ -26,12 +26,14 @@ from det_ls.base.errors import ArgumentError, ArgumentTypeError, MissingFileErro
 from det_ls.base.files import sha256_of
 from det_ls.stock.logs import quiet
 
-_OTHER_HEADS = (Segment, Pose, OBB, WorldDetect, YOLOEDetect)  # subclasses of Detect with validators of their own
+TASKS = ("detect", "segment", "pose", "obb", "classify")
+_HEADS = {Segment: "segment", Pose: "pose", OBB: "obb", Classify: "classify", Detect: "detect"}  # special ones first
+_OTHER_HEADS = (WorldDetect, YOLOEDetect)  # subclasses of Detect whose classes are prompts
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A detection model that is ready to be evaluated.
+    """A model that is ready to be evaluated: a detector by its boxes, whatever else it predicts, or a classifier.
 
     Attributes:
         model: The module, or the path of an exported model.
@@ -42,6 +44,7 @@ class Detector:
         sha256_of: What the hash is of: ``file`` or ``state_dict``.
         file: The weights' file, where there is one.
         train_args: The ``train_args`` of the checkpoint, as they are there; None where there are none.
+        task: One of `TASKS`.
     """
 
     model: nn.Module | str
@@ -52,22 +55,24 @@ class Detector:
     sha256_of: str | None
     file: str | None = None
     train_args: Mapping[str, Any] | None = field(default=None, repr=False)
+    task: str = "detect"
 
 
 def load_detector(model: object) -> Detector:
-    """Load a detection model without changing what the caller holds.
+    """Load a model without changing what the caller holds.
 
     Args:
         model: Path of a checkpoint or exported model, the name of an official Ultralytics checkpoint (downloaded if
-            need be), an ``ultralytics.YOLO``, or a detection module.
+            need be), an ``ultralytics.YOLO``, or a module.
 
     Returns:
-        The detector.
+        The model, for one of `TASKS`.
 
     Raises:
         FileNotFoundError: If the path does not exist.
         TypeError: If the argument is none of these.
-        ValueError: If the file is not a readable checkpoint, or the model is not a detection model of the YOLO family.
+        ValueError: If the file is not a readable checkpoint, or the model is not one of the YOLO family for one of
+            `TASKS`.
     """
     if isinstance(model, Detector):
         return model
@@ -82,7 +87,7 @@ def load_detector(model: object) -> Detector:
             return _exported(model.model, model.task)
         model = model.model
     if not isinstance(model, nn.Module):
-        raise ArgumentTypeError(f"model: expected a path, a YOLO or a detection module, got {type(model).__name__}.")
+        raise ArgumentTypeError(f"model: expected a path, a YOLO or a module, got {type(model).__name__}.")
     found = _in_memory(unwrap_model(model), weights, _state_hash(unwrap_model(model)), "state_dict")
     return replace(found, **origin)
 
@@ -129,43 +134,56 @@ def _load_file(path: str) -> Detector:
 
 
 def _in_memory(module: Any, weights: str, sha256: str, sha256_of: str) -> Detector:
-    """Describe a module after checking that stock's detection validator is the right one for it."""
+    """Describe a module after checking that one of stock's validators for `TASKS` is the right one for it."""
     head: Any = None
-    if isinstance(module, DetectionModel):
+    if isinstance(module, (DetectionModel, ClassificationModel)):
         layers: Any = module.model
         head = layers[-1]
-    if not isinstance(head, Detect) or isinstance(head, _OTHER_HEADS):
+    task = next((task for kind, task in _HEADS.items() if isinstance(head, kind)), None)
+    if task is None or isinstance(head, _OTHER_HEADS):
         what = type(module).__name__ if head is None else f"{type(module).__name__} with a {type(head).__name__} head"
-        raise ArgumentError(f"model: expected a YOLO detection model, got {what}.")
+        raise _unknown(what)
+    classes = int(head.linear.out_features if task == "classify" else head.nc)
     names = plain_names(getattr(module, "names", None) or {})
-    if len(names) != head.nc:
-        raise ArgumentError(f"model: expected names of its {head.nc} classes, got {len(names)} names.")
+    if len(names) != classes:
+        raise ArgumentError(f"model: expected names of its {classes} classes, got {len(names)} names.")
     has_one_to_one = getattr(head, "one2one_cv2", None) is not None
-    return Detector(module, names, has_one_to_one, weights, sha256, sha256_of)
+    return Detector(module, names, has_one_to_one, weights, sha256, sha256_of, task=task)
 
 
 def _exported(path: str, task: str | None) -> Detector:
     """Describe an exported model, which Ultralytics loads when it runs."""
-    if task not in {None, "detect"}:
-        raise ArgumentError(f"model: expected a YOLO detection model, got '{path}' for task '{task}'.")
     file = Path(path)
     if file.suffix == ".onnx" and file.is_file():
-        _check_onnx(path)
-    return Detector(path, None, None, path, sha256_of(file) if file.is_file() else None, "file", path)
+        task = _onnx_task(path) or task  # what a file is called need not be what is in it
+    if task not in {None, *TASKS}:
+        raise _unknown(f"'{path}' for task '{task}'")
+    sha256 = sha256_of(file) if file.is_file() else None
+    return Detector(path, None, None, path, sha256, "file", path, task=task or "detect")
 
 
-def _check_onnx(path: str) -> None:
-    """Raise unless ONNX Runtime can load a model; without it, Ultralytics says what to install when the model runs."""
+def _unknown(what: str) -> ArgumentError:
+    """Say which models can be evaluated."""
+    return ArgumentError(f"model: expected a YOLO model for {', '.join(TASKS[:-1])} or {TASKS[-1]}, got {what}.")
+
+
+def _onnx_task(path: str) -> str | None:
+    """Read the task in a model's metadata, or raise if ONNX Runtime cannot load the model.
+
+    Without ONNX Runtime, Ultralytics says what to install when the model runs.
+    """
     try:
         import onnxruntime
     except ImportError:
-        return
+        return None
     try:
-        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        found = session.get_modelmeta().custom_metadata_map.get("task")
     except Exception as error:  # its errors share no other base class
         raise ArgumentError(
             f"model: expected a readable ONNX model, got '{path}', which cannot be loaded ({type(error).__name__})."
         ) from error
+    return None if found is None else str(found)
 
 
 def _train_args(model: Model) -> Mapping[str, Any] | None:

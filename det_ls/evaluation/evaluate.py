@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from det_ls.base.types import ImageId
 from det_ls.data.ground_truth import ground_truth_for, list_images
 from det_ls.data.groups import GroupSpec
 from det_ls.evaluation.classes import category_ids, merge_classes, single_class_name
+from det_ls.evaluation.classification import Classification, classifier_imgsz, evaluate_classifier
 from det_ls.evaluation.results import RESULT_FILES, Evaluation, check_save_dir
 from det_ls.evaluation.settings import MeasureSettings, PredictionSettings
 from det_ls.evaluation.sources import read_sources
@@ -36,9 +39,9 @@ def evaluate(
     split: str = "val",
     *,
     annotations: str | Path | Mapping[str, Any] | None = None,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     batch: int = 16,
-    conf: float = 0.001,
+    conf: float | None = None,
     iou: float = 0.7,
     max_det: int = 300,
     device: object = None,
@@ -58,22 +61,30 @@ def evaluate(
     seed: int = 0,
     save_dir: str | Path | None = None,
     exist_ok: bool = False,
-) -> Evaluation:
-    """Evaluate a detection model on a dataset split with pycocotools.
+) -> Evaluation | Classification:
+    """Evaluate a model on a dataset split: its boxes with pycocotools, or a classifier's probabilities.
+
+    Models for segmentation and poses are measured by their boxes alone, models for oriented boxes by those (matched by
+    the exact overlap of the rotated rectangles). A classifier is told by the model, too; settings that are about boxes
+    are refused for it.
 
     The ground truth is the official instances JSON where the dataset has one, otherwise it is built from the YOLO
     labels; the predictions come from the stock Ultralytics validation pipeline. Nothing is written without
     ``save_dir``.
 
     Args:
-        model: Path of a checkpoint or exported model, an ``ultralytics.YOLO``, or a detection module.
+        model: Path of a checkpoint or exported model, an ``ultralytics.YOLO``, or a module, for detect, segment, pose,
+            obb or classify.
         data: A data YAML as for ``yolo``. Its key ``annotations`` may name the official instances JSON: a path for the
-            val split, or a mapping from split to path, relative to the dataset's root.
+            val split, or a mapping from split to path, relative to the dataset's root. For a classifier a folder with a
+            folder a split, in it a folder a class.
         split: ``train``, ``val`` or ``test``.
         annotations: Path or loaded content of an instances JSON, before what ``data`` says.
-        imgsz: Length of the longer side of the model's input, in pixels.
+        imgsz: Length of the longer side of the model's input, in pixels; None for 640, and for a classifier for what it
+            was trained with.
         batch: Images a batch.
-        conf: Smallest score that is kept.
+        conf: Smallest score that is kept; None for 0.001, and for oriented boxes for 0.01, as stock has it: their NMS
+            compares all pairs of boxes.
         iou: IoU threshold of NMS.
         max_det: Detections an image at most.
         device: As in Ultralytics, for example ``cpu`` or ``0``; None chooses.
@@ -98,7 +109,7 @@ def evaluate(
         exist_ok: Whether to replace files in ``save_dir``.
 
     Returns:
-        The evaluation.
+        The evaluation of the boxes, or of the classifier.
 
     Raises:
         FileExistsError: If ``save_dir`` holds results and ``exist_ok`` is False.
@@ -126,7 +137,8 @@ def evaluate(
         check_flag("single_cls", single_cls)
     if save_dir is not None:
         check_save_dir(save_dir, exist_ok)
-    predicting = PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end)
+    size, least = 640 if imgsz is None else imgsz, 0.001 if conf is None else conf
+    predicting = PredictionSettings(size, batch, least, iou, max_det, device, workers, end2end)
     if split_thresholds is not None and threshold != "lrp":
         raise ArgumentError(
             f"split_thresholds: expected a threshold that is chosen (threshold=lrp), got threshold={threshold}."
@@ -134,22 +146,54 @@ def evaluate(
     if split_thresholds == split:
         raise ArgumentError(f"split_thresholds: expected another split than split, got {split_thresholds!r} for both.")
     detector = load_detector(model)
+    if detector.task == "classify":
+        check_no_box_settings(
+            annotations=annotations,
+            conf=conf,
+            iou=iou,
+            max_det=max_det,
+            end2end=end2end,
+            single_cls=single_cls,
+            evaluator=evaluator,
+            protocol=protocol,
+            threshold=threshold,
+            miss_cost=miss_cost,
+            split_thresholds=split_thresholds,
+        )
+        predicting = replace(predicting, imgsz=classifier_imgsz(detector) if imgsz is None else imgsz)
+        with (
+            nullcontext()
+            if save_dir is None
+            else claim_folder(save_dir, results=RESULT_FILES, exist_ok=exist_ok) as place
+        ):
+            found = evaluate_classifier(
+                detector, data, split, predicting, measuring, groups=groups, train_images=train_images
+            )
+            if place is not None:
+                found.save(place)
+        return found
+    oriented = detector.task == "obb"
+    if oriented and evaluator != DEFAULT_EVALUATOR:
+        raise ArgumentError(f"evaluator: expected {DEFAULT_EVALUATOR} for oriented boxes, got {evaluator!r}.")
+    if oriented and conf is None:
+        predicting = replace(predicting, conf=0.01)
     if single_cls is None:
         single_cls = bool(training_record(detector.file, detector.train_args).single_cls)
     predicting = replace(predicting, single_cls=single_cls)
     resolved = check_dataset(data, split)
-    truth = ground_truth_for(resolved, split, annotations)
+    truth = ground_truth_for(resolved, split, annotations, oriented=oriented)
     elsewhere = None if split_thresholds is None else check_dataset(data, split_thresholds)
     with (
         tempfile.TemporaryDirectory(prefix="det-ls-") as folder,
         nullcontext() if save_dir is None else claim_folder(save_dir, results=RESULT_FILES, exist_ok=exist_ok) as place,
     ):
         # All ground truth is read before the predictions, which take long.
+        read = partial(ground_truth_for, oriented=oriented)
         sample = _sample(resolved.get("train"), train_images, seed, Path(folder)) if train_images else None
         truths = {
             "val": truth,
-            "train": None if sample is None else ground_truth_for(resolved, "train", sample=sample),
-            "thresholds": None if elsewhere is None else ground_truth_for(elsewhere, str(split_thresholds)),
+            "train": None if sample is None else read(resolved, "train", sample=sample),
+            "thresholds": None if elsewhere is None else read(elsewhere, str(split_thresholds)),
         }
         known = {name: one for name, one in truths.items() if one is not None}
         if single_cls:
@@ -193,6 +237,21 @@ def evaluate(
         if place is not None:
             result.save(place)
     return result
+
+
+def check_no_box_settings(**given: object) -> None:
+    """Raise if a setting that is about boxes is given for a classifier.
+
+    Args:
+        **given: Settings of :func:`evaluate`.
+
+    Raises:
+        ValueError: If one is not at its default.
+    """
+    defaults = inspect.signature(evaluate).parameters
+    for name, value in given.items():
+        if value != defaults[name].default:
+            raise ArgumentError(f"{name}: expected no setting about boxes for a classifier, got {name}={value}.")
 
 
 def _sample(source: Any, size: int, seed: int, folder: Path) -> str:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Predictions of a detector on a dataset split, by the stock Ultralytics validation pipeline.
 
-This is the only module that touches Ultralytics' validator. Letterboxing, rectangular batches, multi-label NMS and the
+This is the only module that touches Ultralytics' validator of boxes. A model for segmentation or poses runs through it
+as its own validator would, and what is not a box (masks, keypoints) is dropped; oriented boxes keep their angle.
+
+Letterboxing, rectangular batches, multi-label NMS and the
 scaling of boxes back to the original image are stock; only the metrics are replaced by keeping the boxes. Rounded as
 stock rounds them (boxes to 3 decimals, scores to 5), they are those of ``yolo val save_json=True``.
 """
@@ -13,7 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,10 +24,12 @@ from numpy.typing import NDArray
 from torch import nn
 from ultralytics.data import YOLODataset
 from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.utils import DEFAULT_CFG_DICT, YAML, ops
 
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, RunError
 from det_ls.data.ground_truth import image_size
+from det_ls.data.oriented import enclosing
 from det_ls.evaluation.detector import Detector, load_detector, plain_names
 from det_ls.evaluation.settings import PredictionSettings
 from det_ls.stock.expect import Method, expect
@@ -38,6 +43,7 @@ ASSUMPTIONS = (
     Method(DetectionValidator, "update_metrics", ("preds", "batch"), only=True),
     Method(DetectionValidator, "_prepare_batch", ("si", "batch"), only=True),
     Method(DetectionValidator, "scale_preds", ("predn", "pbatch"), only=True),
+    Method(OBBValidator, "scale_preds", ("predn", "pbatch"), only=True),
 )
 
 
@@ -53,6 +59,8 @@ class ImagePredictions:
         classes: (n,) class indices of the model.
         logits: (n,) what the scores are the sigmoid of, as the model computed it; None unless asked for, and for an
             exported model, which does not give it.
+        oriented: (n, 5) float32 oriented boxes ``[x_center, y_center, width, height, angle]``, in pixels and radians,
+            of which ``boxes`` are the upright ones around them; None unless the model's task is ``obb``.
     """
 
     path: str
@@ -61,6 +69,7 @@ class ImagePredictions:
     scores: NDArray[np.float32]
     classes: NDArray[np.int64]
     logits: NDArray[np.float64] | None = None
+    oriented: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,8 @@ def predict(
     expect("validator", *ASSUMPTIONS)
     PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end, single_cls)  # checks them
     detector = load_detector(model)
+    if detector.task == "classify":
+        raise ArgumentError(f"model: expected a model that predicts boxes, got a classifier, '{detector.weights}'.")
     head = _head(detector, end2end)
     if isinstance(data, Mapping):
         resolved = data
@@ -162,6 +173,7 @@ def predict(
             },
         )
         validator.keep_logits = logits
+        validator.args.task = detector.task  # it decides what NMS takes for a class, and whether boxes are oriented
         # The module is fused and moved in place, so it works on a copy.
         module: Any = detector.model if isinstance(detector.model, str) else copy.deepcopy(detector.model)
         if not isinstance(module, str) and not detector.end2end:  # the head is chosen before its model is fused
@@ -243,7 +255,9 @@ class _Recorder(DetectionValidator):
 
     def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
         """Filter the boxes as stock does, and look up the logits of those that stay if they are wanted."""
-        kept: list[dict[str, torch.Tensor]] = super().postprocess(preds)
+        # Stock's validator of masks does the same: the boxes come before the prototypes of the masks.
+        boxes = preds[0] if self.args.task == "segment" else preds
+        kept: list[dict[str, torch.Tensor]] = super().postprocess(boxes)
         raw = _raw_logits(preds, bool(self.end2end)) if self.keep_logits else None
         if raw is not None:
             for image, prediction in zip(raw, kept, strict=True):
@@ -254,20 +268,32 @@ class _Recorder(DetectionValidator):
         """Keep a batch's boxes in pixels of the original images, by the arithmetic of stock's JSON."""
         for index, prediction in enumerate(preds):
             prepared = self._prepare_batch(index, batch)
-            scaled = self.scale_preds(prediction, prepared)
-            boxes = ops.xyxy2xywh(scaled["bboxes"])
-            boxes[:, :2] -= boxes[:, 2:] / 2
+            oriented = None
+            if self.args.task == "obb":
+                oriented = self._oriented(prediction, prepared).float().cpu().numpy().reshape(-1, 5)
+                boxes = enclosing(oriented.astype(np.float64)).astype(np.float32)
+            else:
+                corners = ops.xyxy2xywh(self.scale_preds(prediction, prepared)["bboxes"])
+                corners[:, :2] -= corners[:, 2:] / 2
+                boxes = corners.float().cpu().numpy().reshape(-1, 4)
             height, width = prepared["ori_shape"]
             self.recorded.append(
                 ImagePredictions(
                     path=prepared["im_file"],
                     shape=(int(height), int(width)),
-                    boxes=boxes.float().cpu().numpy().reshape(-1, 4),
-                    scores=scaled["conf"].float().cpu().numpy(),
-                    classes=scaled["cls"].cpu().numpy().astype(np.int64),
+                    boxes=boxes,
+                    scores=prediction["conf"].float().cpu().numpy(),
+                    classes=prediction["cls"].cpu().numpy().astype(np.int64),
                     logits=prediction["logits"].cpu().numpy() if "logits" in prediction else None,
+                    oriented=oriented,
                 )
             )
+
+    def _oriented(self, prediction: dict[str, torch.Tensor], prepared: dict[str, Any]) -> torch.Tensor:
+        """Scale oriented boxes to the original image as stock does."""
+        boxes = torch.cat([prediction["bboxes"], prediction["extra"]], dim=-1)
+        scaled = OBBValidator.scale_preds(cast(Any, self), {"bboxes": boxes}, prepared)
+        return scaled["bboxes"]
 
     def get_desc(self) -> str:
         """Return the progress bar's label."""

@@ -18,6 +18,7 @@ from det_ls.base.version import __version__
 from det_ls.data.coco import read_detections
 from det_ls.data.ground_truth import GroundTruth, list_images
 from det_ls.data.groups import Groups, GroupSpec, groups_for, shared_groups
+from det_ls.data.oriented import ORIENTED
 from det_ls.evaluation.classes import category_ids, merge_predicted
 from det_ls.evaluation.measure import DetectionMetrics, metrics_from_coco
 from det_ls.evaluation.results import Evaluation
@@ -31,7 +32,16 @@ from det_ls.uncertainty.clusters import design_effect, intragroup_correlation
 
 if TYPE_CHECKING:
     from det_ls.evaluation.detector import Detector
-    from det_ls.evaluation.predictions import Predictions
+    from det_ls.evaluation.predictions import ImagePredictions, Predictions
+
+
+MEASURED = {
+    "detect": {"measured": "boxes"},
+    "segment": {"measured": "boxes", "not_measured": "masks"},
+    "pose": {"measured": "boxes", "not_measured": "keypoints"},
+    "obb": {"measured": "oriented boxes", "overlap": "exact intersection over union of the rotated rectangles"},
+}
+"""What is measured of the models of a task, and what is not, for the protocol."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,8 @@ def evaluate_split(
         "weights": detector.weights,
         "weights_sha256": detector.sha256,
         "weights_sha256_of": detector.sha256_of,
+        "task": detector.task,
+        **MEASURED[detector.task],
         **predictions.settings,
         "single_cls": predicting.single_cls,
         "training": training_record(detector.file, detector.train_args, data=data, split=split).to_dict(),
@@ -138,11 +150,18 @@ def coco_detections(predictions: Predictions, truth: GroundTruth) -> list[Json]:
             f"data: expected predictions for the images of the ground truth, got a difference in {examples(differing)}."
         )
     results = [
-        {"image_id": truth.image_ids[image.path], "category_id": categories[index], "bbox": box, "score": score}
+        {"image_id": truth.image_ids[image.path], "category_id": categories[index], **box, "score": score}
         for image in predictions.images
-        for index, box, score in zip(image.classes.tolist(), image.boxes.tolist(), image.scores.tolist(), strict=True)
+        for index, box, score in zip(image.classes.tolist(), _boxes(image), image.scores.tolist(), strict=True)
     ]
     return read_detections(results, truth.coco, "the predictions")
+
+
+def _boxes(image: ImagePredictions) -> list[Json]:
+    """Return the boxes of an image under their keys, upright or oriented."""
+    if image.oriented is None:
+        return [{"bbox": box} for box in image.boxes.tolist()]
+    return [{"bbox": box, ORIENTED: o} for box, o in zip(image.boxes.tolist(), image.oriented.tolist(), strict=True)]
 
 
 def measure(
@@ -179,7 +198,7 @@ def measure(
         measuring,
         groups=codes,
         thresholds=thresholds,
-        progress=_bar if measuring.bootstrap else iter,
+        progress=progress_bar if measuring.bootstrap else iter,
     )
     protocol = {**record, **measuring.to_dict()}
     if grouped is not None and groups is not None:
@@ -215,7 +234,7 @@ def _group_facts(spec: GroupSpec, groups: Groups, metrics: DetectionMetrics, tra
     )
 
 
-def _bar(replicates: Iterable[int]) -> Iterable[int]:
+def progress_bar(replicates: Iterable[int]) -> Iterable[int]:
     """Show a progress bar while replicates are computed."""
     from ultralytics.utils import TQDM
 
@@ -244,10 +263,16 @@ def _warn(predictions: Predictions, truth: GroundTruth) -> None:
 
 def evaluated_by(evaluator: str, *packages: str) -> dict[str, Any]:
     """Describe the evaluator's part, with the versions of the packages that took part."""
+    versions = package_versions(*packages, evaluator)
+    return {"evaluator": evaluator, "evaluated_iou": "0.50:0.95", "evaluated_max_det": 100, "versions": versions}
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """Return the versions of packages, ``unknown`` for one that is not installed."""
     versions = {}
-    for package in (*packages, evaluator):
+    for package in packages:
         try:
             versions[package] = __version__ if package == "det_ls" else version(package)
         except PackageNotFoundError:
             versions[package] = "unknown"
-    return {"evaluator": evaluator, "evaluated_iou": "0.50:0.95", "evaluated_max_det": 100, "versions": versions}
+    return versions

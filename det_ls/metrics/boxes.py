@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from det_ls.base.errors import ArgumentError
+from det_ls.data.oriented import is_oriented, oriented_boxes, oriented_iou
 from det_ls.metrics.table import Bools, DetectionTable, Floats, Ints
 
 
@@ -20,10 +21,34 @@ class TableBoxes:
     Attributes:
         detections: (N, 4) boxes of the table's detections.
         objects: (G, 4) boxes of the table's objects.
+        oriented_detections: (N, 5) the oriented boxes within them, see `det_ls.data.oriented`; None without.
+        oriented_objects: (G, 5) likewise.
     """
 
     detections: Floats
     objects: Floats
+    oriented_detections: Floats | None = None
+    oriented_objects: Floats | None = None
+
+    def overlaps(self, detections: Ints, objects: Ints) -> Floats:
+        """Compute the overlap of detections with objects, of oriented boxes where there are those.
+
+        Args:
+            detections: (K,) rows of detections.
+            objects: (L,) rows of objects.
+
+        Returns:
+            (K, L) IoU in [0, 1].
+        """
+        found, there = self.shapes
+        return overlaps(found[detections], there[objects])
+
+    @property
+    def shapes(self) -> tuple[Floats, Floats]:
+        """Detections and objects as they were matched: (N, 4) and (G, 4), or (N, 5) and (G, 5) oriented boxes."""
+        if self.oriented_detections is None or self.oriented_objects is None:
+            return self.detections, self.objects
+        return self.oriented_detections, self.oriented_objects
 
 
 def table_boxes(
@@ -52,14 +77,15 @@ def table_boxes(
     """
     if len(detections) != table.n_results:
         raise ArgumentError(f"detections: expected the {table.n_results} that were evaluated, got {len(detections)}.")
-    boxes = {a["id"]: a["bbox"] for a in ground_truth["annotations"]}
+    boxes = {a["id"]: a for a in ground_truth["annotations"]}
     ids = table.gt_ids.tolist()
     if missing := [i for i in ids if i not in boxes]:
         raise ArgumentError(f"ground_truth: expected the objects that were evaluated, got none with id {missing[0]}.")
-    return TableBoxes(
-        np.array([detections[i]["bbox"] for i in table.detection.tolist()], np.float64).reshape(-1, 4),
-        np.array([boxes[i] for i in ids], np.float64).reshape(-1, 4),
-    )
+    found, there = [detections[i] for i in table.detection.tolist()], [boxes[i] for i in ids]
+    plain = [np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4) for entries in (found, there)]
+    if is_oriented(ground_truth):
+        return TableBoxes(plain[0], plain[1], oriented_boxes(found), oriented_boxes(there))
+    return TableBoxes(plain[0], plain[1])
 
 
 def check_boxes(table: DetectionTable, boxes: TableBoxes) -> None:
@@ -84,8 +110,8 @@ def overlaps(boxes: Floats, others: Floats) -> Floats:
     """Compute the intersection over union of each pair of boxes, as pycocotools does.
 
     Args:
-        boxes: (K, 4) boxes: left, top, width, height.
-        others: (L, 4) boxes.
+        boxes: (K, 4) boxes: left, top, width, height; or (K, 5) oriented boxes.
+        others: (L, 4) boxes, or (L, 5).
 
     Returns:
         (K, L) IoU in [0, 1].
@@ -99,6 +125,8 @@ def overlaps(boxes: Floats, others: Floats) -> Floats:
 
     if not len(boxes) or not len(others):
         return np.zeros((len(boxes), len(others)))
+    if boxes.shape[1] == 5:
+        return oriented_iou(boxes, others)
     found = mask.iou(np.ascontiguousarray(boxes), np.ascontiguousarray(others), [0] * len(others))
     return np.asarray(found, np.float64)
 

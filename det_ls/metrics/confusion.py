@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from det_ls.metrics.boxes import TableBoxes, check_boxes, image_rows, overlaps, score_mask
+from det_ls.metrics.boxes import TableBoxes, check_boxes, image_rows, score_mask
 from det_ls.metrics.table import Bools, DetectionTable, Floats, Ints
 
 CONFUSION_IOU = 0.5
@@ -103,7 +103,7 @@ def confusion(
     for rows, objects in image_rows(table, np.flatnonzero(left), np.flatnonzero(free)):
         if not len(rows) or not len(objects):
             continue
-        overlap = overlaps(boxes.detections[rows], boxes.objects[objects])
+        overlap = boxes.overlaps(rows, objects)
         for place in np.flatnonzero(overlap.max(1) >= CONFUSION_IOU).tolist():
             best = int(overlap[place].argmax())
             if overlap[place, best] >= CONFUSION_IOU:

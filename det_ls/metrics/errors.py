@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from det_ls.metrics.boxes import TableBoxes, check_boxes, image_rows, overlaps, score_mask
+from det_ls.metrics.boxes import TableBoxes, check_boxes, image_rows, score_mask
 from det_ls.metrics.curves_pr import interpolate
 from det_ls.metrics.table import Bools, DetectionTable, Floats, Ints
 
@@ -144,7 +144,7 @@ def classify_errors(
         if not len(rows) or not len(objects):
             kind[rows[matches.kept[rows]]] = NOTHING_THERE
             continue
-        overlap = overlaps(boxes.detections[rows], boxes.objects[objects])
+        overlap = boxes.overlaps(rows, objects)
         best = overlap.argmax(0)
         nearest_iou[objects] = overlap.max(0)
         nearest[objects] = np.where(overlap.max(0) > 0, rows[best], -1)

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from det_ls.base.errors import ArgumentError
 from det_ls.base.memory import paused_collection
 from det_ls.base.types import Json
+from det_ls.data.oriented import is_oriented
 from det_ls.metrics.matching import EXTRA_IOU_THRESHOLDS, SIZE_IOU, SIZES, _second_pass_thresholds, check_scores
 from det_ls.metrics.table import OVERLAPPING, Bools, DetectionTable, Floats, Ints
 
@@ -240,6 +242,8 @@ def hotcoco_evaluate(gt: Json, detections: Sequence[Json]) -> HotcocoEvaluation:
     Returns:
         The finished evaluation.
     """
+    if is_oriented(gt):
+        raise ArgumentError("evaluator: expected pycocotools for oriented boxes, got 'hotcoco'.")
     return HotcocoEvaluation(gt, detections)
 
 

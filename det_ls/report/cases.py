@@ -69,6 +69,7 @@ class Cropper:
                 {
                     "kind": box.kind,
                     "focus": box.focus,
+                    "turn": box.turn,
                     **{k: round(v, 1) for k, v in zip("xywh", box.xywh, strict=True)},
                 }
                 for box in sorted(crop.boxes, key=lambda box: box.focus)

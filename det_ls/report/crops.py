@@ -16,7 +16,7 @@ from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.evaluation.operating_point import OperatingPoint
 from det_ls.metrics.boxes import overlaps, table_boxes
 from det_ls.metrics.protocols import TP_IOU, get_protocol
-from det_ls.metrics.table import DetectionTable
+from det_ls.metrics.table import DetectionTable, Floats
 
 LIMIT = 12
 SIDE = 320  # pixels of a crop's longer side
@@ -34,8 +34,9 @@ class Box:
         kind: ``detection``, ``object`` or ``crowd``.
         name: Class.
         score: Score of a detection, else None.
-        xywh: Left, top, width and height, in pixels of the image or of the crop.
+        xywh: Left, top, width and height, in pixels of the image or of the crop, before it is turned.
         focus: Whether the crop is about this box.
+        angle: By how many degrees it is turned about its centre, clockwise as it is seen.
     """
 
     kind: str
@@ -43,6 +44,13 @@ class Box:
     score: float | None
     xywh: tuple[float, float, float, float]
     focus: bool = False
+    angle: float = 0.0
+
+    @property
+    def turn(self) -> str:
+        """How SVG turns it; empty for an upright box."""
+        x, y, w, h = self.xywh
+        return f"rotate({self.angle:.1f} {x + w / 2:.1f} {y + h / 2:.1f})" if self.angle else ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class CaseFinder:
         self._table: DetectionTable = table
         self._point = point
         self._names = {image["id"]: base_name(image.get("file_name", image["id"])) for image in ground_truth["images"]}
-        self._gt_boxes, self._boxes = boxes.objects, boxes.detections
+        self._boxes, self._gt_boxes = boxes.shapes
         rules = get_protocol(metrics.protocol)
         self._matches = rules.matches(table, TP_IOU)
         self._counted = rules.counted(table, self._matches)
@@ -206,12 +214,12 @@ class CaseFinder:
     def _object(self, g: int, focus: bool = False) -> Box:
         table = self._table
         kind = "crowd" if table.gt_crowd[g] else "object"
-        return Box(kind, table.class_names[table.gt_cls[g]], None, tuple(self._gt_boxes[g].tolist()), focus)
+        return Box(kind, table.class_names[table.gt_cls[g]], None, *_drawn(self._gt_boxes[g], focus))
 
     def _detection(self, row: int, focus: bool = False) -> Box:
         table = self._table
         name, score = table.class_names[table.cls[row]], float(table.score[row])
-        return Box("detection", name, score, tuple(self._boxes[row].tolist()), focus)
+        return Box("detection", name, score, *_drawn(self._boxes[row], focus))
 
 
 def base_name(file_name: object) -> str:
@@ -295,6 +303,15 @@ def read_image(path: str | Path) -> NDArray[np.uint8] | None:
     content = np.fromfile(file, np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
     return None if image is None else np.asarray(image, np.uint8)
+
+
+def _drawn(box: Floats, focus: bool) -> tuple[tuple[float, float, float, float], bool, float]:
+    """Say where a box is, whether a case is about it, and how it is turned."""
+    if len(box) == 4:
+        x, y, w, h = box.tolist()
+        return (x, y, w, h), focus, 0.0
+    cx, cy, w, h, angle = box.tolist()
+    return (cx - w / 2, cy - h / 2, w, h), focus, float(np.degrees(angle))
 
 
 def _take(image: NDArray[np.uint8], case: Case, corners: tuple[int, int, int, int], scale: float, quality: int) -> Crop:

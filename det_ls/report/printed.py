@@ -36,6 +36,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
     point = chosen(metrics, protocol)
     lines = [
         protocol_line(metrics),
+        *_measured(protocol),
         f"{'':>14}  {_HEADS[0]:>9}  {_HEADS[1]:>20}  {_HEADS[2]:>9}  {_HEADS[3]:>14}  "
         "a calibrated detector's 95th percentile",
         population_text(metrics, "all", protocol),
@@ -100,6 +101,16 @@ def protocol_line(metrics: DetectionMetrics) -> str:
         f"unless said otherwise; DECE {precision['bins']} and LaECE {binned['bins']} bins; "
         f"{counts['images']:,} images, {counts['objects']:,} objects, {counts['detections']:,} detections"
     )
+
+
+def _measured(protocol: Mapping[str, Any]) -> list[str]:
+    """Say what is measured of a model that predicts more than upright boxes."""
+    if protocol.get("task", "detect") == "detect":
+        return []
+    left_out = protocol.get("not_measured")
+    return [
+        f"task {protocol['task']}: {protocol['measured']} are measured" + (f", {left_out} are not" * bool(left_out))
+    ]
 
 
 def _line(metrics: DetectionMetrics, which: Which) -> str:

@@ -39,7 +39,7 @@ def whole_row(image: NDArray[np.uint8], case: Case, side: int = WHOLE_SIDE) -> d
         "ratio": round(taken.width / taken.height, 4),
         "window": _rounded([v * scale for v in crop_window(image, case)]),
         "boxes": [
-            {"kind": box.kind, "focus": box.focus, **_rounded(box.xywh)}
+            {"kind": box.kind, "focus": box.focus, "turn": box.turn, **_rounded(box.xywh)}
             for box in sorted(taken.boxes, key=lambda box: box.focus)
         ],
     }

@@ -168,6 +168,49 @@ def grouped_floors(
     return floors
 
 
+def top_label_floors(
+    confidence: Floats,
+    correct: NDArray[np.bool_],
+    bins: int,
+    group: NDArray[np.integer] | None = None,
+    *,
+    simulations: int = 100,
+    seed: int = 0,
+) -> dict[str, Floor]:
+    """Say what the calibration errors of a classifier would read if its confidence were the chance to be right.
+
+    Args:
+        confidence: (I,) probability of the first guess, for each image; at least one.
+        correct: (I,) whether it is right; only used with groups.
+        bins: Number of bins.
+        group: (I,) group of each image, from 0, where images are not independent: whole groups are then drawn, as in
+            :func:`grouped_floors`.
+        simulations: Number of simulations.
+        seed: Seed of the simulations.
+
+    Returns:
+        Floors of ``ECE`` and ``ECE_equal_mass``.
+    """
+    check_integer("simulations", simulations, 1)
+    rng = np.random.default_rng(seed)
+    order = np.argsort(confidence, kind="stable")
+    s, n = confidence[order], len(confidence)
+    of_mass = np.searchsorted(equal_mass_ends(n, bins), np.arange(n), side="right")
+    kinds = {"ECE": bin_index(s, bins), "ECE_equal_mass": of_mass}
+    count = np.full((1, simulations), float(n))
+    if group is not None:
+        places, gap = np.asarray(group)[order].astype(np.int64), s - correct[order]
+        noise = image_weights(int(places.max()) + 1, simulations, seed).astype(np.float64) - 1.0
+        drawn = {k: _drawn_gaps(places, len(noise), b, bins, gap, noise) for k, b in kinds.items()}
+    else:
+        drawn = {key: np.zeros((bins, simulations)) for key in kinds}
+        for r in range(simulations):
+            gap = s - (rng.random(n) < s)
+            for key, of_bin in kinds.items():
+                drawn[key][:, r] = np.bincount(of_bin, weights=gap, minlength=bins)
+    return {key: _floor(binned_error(gaps[None], count)[0]) for key, gaps in drawn.items()}
+
+
 def _drawn_gaps(
     group: NDArray[np.integer], n: int, bins: NDArray[np.integer], n_bins: int, gap: Floats, noise: Floats
 ) -> Floats:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,11 +21,22 @@ from det_ls.calibration import fold
 from det_ls.calibration.classify import calibrate_classifier, calibrate_logits, class_numbers, log_softmax
 from det_ls.cli import main as cli
 from det_ls.cli.calibrate import calibration_line
-from det_ls.evaluation.classifier import classify
+from det_ls.data.class_folders import find_folder, labelled_images
+from det_ls.evaluation.classifier import predict_classes
+from det_ls.evaluation.detector import load_detector
+from det_ls.evaluation.settings import PredictionSettings
 
 TRUE, N = 0.5, 60
 CLASSES = tuple(sorted(NAMES))  # in the order of their folders
 SETTINGS = {"imgsz": 64, "batch": 16, "workers": 0, "device": "cpu", "bootstrap": 0}
+
+
+def classify(module, root):
+    """Logits, labels and files of the validation images."""
+    images = labelled_images(find_folder(root, "val"), module.names)
+    settings = PredictionSettings(imgsz=64, workers=0, device="cpu")
+    given = predict_classes(load_detector(module), images, settings, logits=True)
+    return SimpleNamespace(logits=given.logits, labels=given.table.label, files=images.names)
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +53,12 @@ def scene(tmp_path_factory) -> tuple[Path, Path]:
         cv2.imwrite(str(root / "val" / CLASSES[0] / f"{i:03d}.png"), image)
     module = copy.deepcopy(model("yolo11n-cls"))
     module.names = dict(enumerate(CLASSES))
-    given = classify(module, root, imgsz=64, workers=0, device="cpu").logits
+    given = classify(module, root).logits
     linear = module.model[-1].linear
     scale = 2.0 / given.std()
     linear.weight.data *= scale
     linear.bias.data = scale * (linear.bias.data - torch.from_numpy(given.mean(0)).float())
-    outputs = classify(module, root, imgsz=64, workers=0, device="cpu")
+    outputs = classify(module, root)
     for z, file in zip(outputs.logits, outputs.files, strict=True):
         p = np.exp(log_softmax(TRUE * z[None])[0])
         (root / "val" / file).rename(root / "val" / CLASSES[rng.choice(3, p=p)] / Path(file).name)
@@ -63,7 +75,7 @@ def result(scene, tmp_path_factory):
 
 def test_the_images_are_those_of_yolo_val_in_the_order_of_their_names(scene):
     weights, root = scene
-    given = classify(YOLO(weights).model, root, imgsz=64, workers=0, device="cpu")
+    given = classify(YOLO(weights).model, root)
     stock = YOLO(weights).val(data=str(root), imgsz=64, workers=0, device="cpu", plots=False, verbose=False)
     assert float((given.logits.argmax(1) == given.labels).mean()) == pytest.approx(stock.top1)
     assert list(given.files) == sorted(given.files)
@@ -83,7 +95,7 @@ def test_the_true_temperature_is_found_and_folded(scene, result):
 
 
 def test_the_numbers_are_scikit_learns_and_cross_fitted(scene, result):
-    given = classify(YOLO(scene[0]).model, scene[1], imgsz=64, workers=0, device="cpu")
+    given = classify(YOLO(scene[0]).model, scene[1])
     p = np.exp(log_softmax(given.logits))
     numbers = {key: change.before for key, change in result.numbers.items()}
     assert numbers["nll"] == pytest.approx(log_loss(given.labels, p, labels=[0, 1, 2]), abs=1e-9)
@@ -147,7 +159,7 @@ def test_it_starts_again_from_the_original_logits(scene, result):
 
 def test_what_it_cannot_do_is_refused_before_any_work(scene, tmp_path, monkeypatch):
     weights, root = scene
-    monkeypatch.setattr("det_ls.calibration.classify.classify", lambda *a, **k: pytest.fail("the work began"))
+    monkeypatch.setattr("det_ls.calibration.classify.predict_classes", lambda *a, **k: pytest.fail("the work began"))
     with pytest.raises(ValueError, match="split: expected images that the model was not trained on"):
         calibrate_classifier(weights, root, split="train")
     with pytest.raises(FileNotFoundError, match="train and test, in each one a class, got .* without test"):

@@ -48,7 +48,9 @@ def test_words_in_any_order_run_our_evaluator(words, called):
     assert arguments_of(rest) == {"model": "a.pt", "data": "b.yaml", "split": "val"}
 
 
-@pytest.mark.parametrize("words", ["segment val model=a-seg.pt", "predict split=val", "settings val", "track name=val"])
+@pytest.mark.parametrize(
+    "words", ["segment predict model=a-seg.pt", "predict split=val", "settings val", "track name=val"]
+)
 def test_a_value_called_val_and_another_task_stay_with_ultralytics(words, called):
     assert cli.main(words.split()) == 0
     assert called == [("yolo", words.split())]

@@ -16,7 +16,7 @@ import torch
 import yaml
 from conftest import NAMES
 from ultralytics import YOLO
-from ultralytics.nn.tasks import DetectionModel, SegmentationModel
+from ultralytics.nn.tasks import DetectionModel, WorldModel
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.patches import torch_load
 
@@ -241,12 +241,12 @@ def test_a_missing_or_damaged_checkpoint_is_named(weights: Path, tmp_path: Path)
 
 
 def test_other_models_are_refused() -> None:
-    with pytest.raises(TypeError, match="a path, a YOLO or a detection module, got int"):
+    with pytest.raises(TypeError, match="a path, a YOLO or a module, got int"):
         load_detector(3)
-    with pytest.raises(ValueError, match="a YOLO detection model, got Linear"):
+    with pytest.raises(ValueError, match="a YOLO model for detect, segment, pose, obb or classify, got Linear"):
         load_detector(torch.nn.Linear(1, 1))
-    with pytest.raises(ValueError, match="a YOLO detection model, got SegmentationModel with a Segment head"):
-        load_detector(SegmentationModel("yolo11n-seg.yaml", nc=3, verbose=False))
+    with pytest.raises(ValueError, match="obb or classify, got WorldModel with a WorldDetect head"):
+        load_detector(WorldModel("yolov8s-worldv2.yaml", nc=3, verbose=False))
 
 
 def test_an_image_that_cannot_be_decoded_is_named(weights: Path, images: Path, tmp_path: Path) -> None:
