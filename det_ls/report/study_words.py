@@ -11,7 +11,6 @@ from det_ls.study.decision import (
     ALPHA,
     LOSS_ALPHA,
     MARGINS,
-    MOST_SEEDS,
     ArmDecision,
     Claim,
     Decision,
@@ -21,6 +20,7 @@ from det_ls.study.decision import (
     Route,
     Status,
 )
+from det_ls.study.mean_tests import MOST_SEEDS
 from det_ls.study.records import Condition
 from det_ls.study.statistics import AP, GAP, SQUARED, Against, SeedDifference
 

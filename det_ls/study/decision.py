@@ -28,6 +28,7 @@ from enum import Enum
 
 import numpy as np
 
+from det_ls.study.mean_tests import MOST_SEEDS, POWER, above, seeds_needed
 from det_ls.study.records import Arm, Condition
 from det_ls.study.statistics import (
     AP,
@@ -37,16 +38,14 @@ from det_ls.study.statistics import (
     ArmNumbers,
     ConditionNumbers,
     SeedDifference,
-    above,
 )
 from det_ls.uncertainty.multiplicity import holm
 
-ALPHA, POWER = 0.05, 0.8
+ALPHA = 0.05
 MARGINS: Mapping[str, float] = {AP: 0.01, GAP: 0.02}
 """The largest loss that still counts as not worse, and the smallest gain worth waiting for."""
 LOSS_ALPHA: Mapping[str, float] = {AP: 0.005, GAP: 0.025}
 """One-sided level at which a loss of the margin is excluded."""
-MOST_SEEDS = 200
 
 
 class Outcome(str, Enum):
@@ -235,45 +234,6 @@ def decide(numbers: ConditionNumbers) -> Decision:
     else:
         outcome = Outcome.KEEP_STOCK
     return Decision(numbers.condition, outcome, arm, route, seeds, more, platt, detectable, arms)
-
-
-def seeds_needed(distance: float, sd: float, alpha: float, arms: int = 1, start: int = 2) -> int | None:
-    """Count the seeds with which a one-sided paired t-test finds a true difference 4 times in 5.
-
-    Args:
-        distance: The true difference from what is tested, above 0.
-        sd: Standard deviation of the paired differences.
-        alpha: Level of the test, in (0, 1).
-        arms: Arms that share ``sd``: with n seeds it has ``arms * (n - 1)`` degrees of freedom.
-        start: The fewest seeds to consider, at least 2.
-
-    Returns:
-        The seeds; None of more than 200.
-
-    Example:
-        >>> seeds_needed(0.02, 0.01, 0.025), seeds_needed(0.01, 0.01, 0.025), seeds_needed(0.001, 0.01, 0.025)
-        (5, 10, None)
-    """
-    from scipy.stats import nct, t
-
-    if sd == 0:
-        return start
-    if _power(start, distance, sd, alpha, arms, nct, t) >= POWER:
-        return start
-    low, high = start, MOST_SEEDS
-    if _power(high, distance, sd, alpha, arms, nct, t) < POWER:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, distance, sd, alpha, arms, nct, t) >= POWER else (middle, high)
-    return high
-
-
-def _power(n: int, distance: float, sd: float, alpha: float, arms: int, nct, t) -> float:  # type: ignore[no-untyped-def]
-    df, shift = arms * (n - 1), distance * np.sqrt(n) / sd
-    if shift > 30:  # where the noncentral t has no numbers any more, and the power is 1
-        return 1.0
-    return float(nct.sf(t.isf(alpha, df), df, shift))
 
 
 def _arms(numbers: Sequence[ArmNumbers]) -> tuple[ArmDecision, ...]:

@@ -13,14 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import lru_cache
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
 
 from det_ls.metrics.catalogue import DECLARED, KEPT, NUMBERS
 from det_ls.metrics.number import Number
-from det_ls.metrics.table import Floats
+from det_ls.study.mean_tests import p_sign_flip, two_sided
 from det_ls.study.records import Arm, CellResult, Condition, State, Values
 from det_ls.uncertainty.multiplicity import holm
 from det_ls.uncertainty.paired import Verdict, judge
@@ -28,7 +27,6 @@ from det_ls.uncertainty.paired import Verdict, judge
 AP, GAP, SQUARED = "AP", "kept.absolute_gap", "kept.squared_error"
 DECLARED_KEYS = tuple(key if population == "all" else f"kept.{key}" for population, key in DECLARED)
 LEVEL = 0.95
-MOST_EXACT, FLIPS = 16, 20_000
 
 
 class Against(str, Enum):
@@ -227,65 +225,6 @@ def seed_difference(
     return SeedDifference(key, values, about.mean, about.sd, about.low, about.high, p, flip, sd, df)
 
 
-def two_sided(mean: float, sd: float, n: int, df: int) -> float:
-    """Compute the two-sided p-value of a t-test.
-
-    Args:
-        mean: Mean of n values.
-        sd: Their standard deviation.
-        n: How many they are.
-        df: Degrees of freedom of ``sd``, at least 1.
-
-    Returns:
-        The p-value; where the values do not vary, 1 of a mean of 0, else 0.
-    """
-    return min(1.0, 2 * above(abs(mean), sd, n, df)) if mean else 1.0
-
-
-def above(distance: float, sd: float, n: int, df: int) -> float:
-    """Compute the one-sided p-value of a t-test: that a true mean of 0 gives at least this one.
-
-    Args:
-        distance: Mean of n values, less what they are tested against.
-        sd: Their standard deviation.
-        n: How many they are.
-        df: Degrees of freedom of ``sd``.
-
-    Returns:
-        The p-value; 1 without degrees of freedom; where the values do not vary, 0 of a positive distance, else 1.
-    """
-    if df < 1 or not np.isfinite(sd):
-        return 1.0
-    if sd <= 1e-12 * abs(distance) or sd == 0:
-        return 0.0 if distance > 0 else 1.0
-    return float(stdtr(df, -distance / (sd / np.sqrt(n))))
-
-
-def p_sign_flip(differences: Floats, *, seed: int = 0) -> float:
-    """Compute the two-sided p-value of the sign-flip permutation test of a mean of 0.
-
-    Differences that are distributed around 0 without preference are as likely with either sign.
-
-    Args:
-        differences: (n,) paired differences.
-        seed: Seed of the 20,000 flips that are drawn for more than 16 differences; of fewer all are enumerated.
-
-    Returns:
-        The share of sign flips whose mean is at least as far from 0.
-
-    Example:
-        >>> p_sign_flip(np.array([0.1, 0.2, 0.3, 0.1, 0.2]))
-        0.0625
-    """
-    n = len(differences)
-    if n <= MOST_EXACT:
-        sums = _signs(n) @ differences
-        return float(np.mean(np.abs(sums) >= abs(differences.sum()) * (1 - 1e-9)))
-    sums = np.random.default_rng(seed).choice([-1.0, 1.0], (FLIPS, n)) @ differences
-    beyond = int(np.sum(np.abs(sums) >= abs(differences.sum()) * (1 - 1e-9)))
-    return (beyond + 1) / (FLIPS + 1)
-
-
 def common_sd(arms: Sequence[Mapping[int, float]]) -> tuple[float, int] | None:
     """Estimate the standard deviation of a paired difference that all arms share.
 
@@ -320,13 +259,6 @@ def common_sd(arms: Sequence[Mapping[int, float]]) -> tuple[float, int] | None:
         found, _, rank, _ = np.linalg.lstsq(model, y[known], rcond=None)
         rest, df = y[known] - model @ found, int(known.sum() - rank)
     return (float(np.sqrt(2 * (rest**2).sum() / df)), df) if df > 0 else None
-
-
-@lru_cache(maxsize=MOST_EXACT + 1)
-def _signs(n: int) -> Floats:
-    """List all (2^n, n) sign flips."""
-    signs: Floats = np.where((np.arange(2**n)[:, None] >> np.arange(n)) & 1, -1.0, 1.0)
-    return signs
 
 
 def _condition(condition: Condition, results: Sequence[CellResult]) -> ConditionNumbers:

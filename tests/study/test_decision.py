@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from det_ls.study.decision import Decision, Outcome, Route, Status, decide, seeds_needed
+from det_ls.study.decision import Decision, Outcome, Route, Status, decide
+from det_ls.study.mean_tests import seeds_needed
 from det_ls.study.records import Arm, Cell, CellResult, Condition, Measured, State
 from det_ls.study.statistics import AP, GAP, SQUARED, study_numbers
 

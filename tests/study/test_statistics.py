@@ -10,13 +10,13 @@ import pytest
 from scipy import stats
 from study_scene import ARMS, made_up
 
+from det_ls.study.mean_tests import p_sign_flip
 from det_ls.study.records import Arm, CellResult, Measured, State
 from det_ls.study.statistics import (
     AP,
     GAP,
     Against,
     common_sd,
-    p_sign_flip,
     seed_difference,
     seed_mean,
     study_numbers,
