@@ -57,6 +57,8 @@ def find_folder(data: str | Path, split: str) -> Path:
     root = next((place.resolve() for place in places if place.is_dir()), None)
     if root is None and Path(data).is_file() and Path(data).suffix.lower() in (".yaml", ".yml", ".txt", ".json"):
         raise DataError(f"data: expected a folder with a folder a class for a classifier, got the file '{data}'.")
+    if root is None and Path(data).is_absolute():
+        raise MissingFileError(f"data: expected a folder of classes, got '{data}', which was not found.")
     if root is None:
         try:
             root = Path(check_cls_dataset(str(data), split="train")["train"]).parent

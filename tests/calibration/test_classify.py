@@ -162,9 +162,9 @@ def test_what_it_cannot_do_is_refused_before_any_work(scene, tmp_path, monkeypat
     monkeypatch.setattr("det_ls.calibration.classify.predict_classes", lambda *a, **k: pytest.fail("the work began"))
     with pytest.raises(ValueError, match="split: expected images that the model was not trained on"):
         calibrate_classifier(weights, root, split="train")
-    with pytest.raises(FileNotFoundError, match="train and test, in each one a class, got .* without test"):
+    with pytest.raises(FileNotFoundError, match="data: expected a folder 'test' with a folder a class"):
         calibrate_classifier(weights, root, split="test", save=False)
-    with pytest.raises(FileNotFoundError, match="data: expected a folder with the folders train and val"):
+    with pytest.raises(FileNotFoundError, match="data: expected a folder of classes, got .*none"):
         calibrate_classifier(weights, tmp_path / "none", save=False)
     with pytest.raises(ValueError, match="model: expected a classifier, got a detector"):
         calibrate_classifier(YOLO("yolo11n.yaml"), root)
