@@ -215,7 +215,7 @@ def test_ap_is_pycocotools_on_the_predictions_and_the_labels_boxes(task, scene):
     assert result.stats["AP50"] == pytest.approx(judge.stats[1], abs=1e-6)
 
 
-@pytest.mark.parametrize(("task", "name"), [*BOXED[::2], ("classify", "yolo11n")])
+@pytest.mark.parametrize(("task", "name"), [("segment", "yolo11n"), ("obb", "yolo11n"), ("classify", "yolo11n")])
 def test_det_ls_val_writes_numbers_and_the_page_and_says_what_it_measured(
     task, name, scene, tmp_path, capsys, task_data
 ):
@@ -228,7 +228,7 @@ def test_det_ls_val_writes_numbers_and_the_page_and_says_what_it_measured(
     assert main(["val", task, *words, "batch=2", "device=cpu", f"imgsz={SIDE if task != 'classify' else 32}"]) == 0
     numbers = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert numbers["protocol"]["task"] == task
-    left_out = {"segment": "masks", "pose": "keypoints"}.get(task)
+    left_out = "masks" if task == "segment" else None
     assert numbers["protocol"].get("not_measured") == left_out
     printed = capsys.readouterr().out
     assert f"{left_out} are not" in printed or left_out is None
@@ -247,6 +247,7 @@ def test_single_class_the_other_head_and_the_train_split(task, scene):
     weights, data = scene(task, "yolo26n")
     merged = det_ls.evaluate(weights, data, single_cls=True, simulations=0, **SETTINGS)
     assert list(merged.ap_per_class) == ["item"]
+    assert merged.protocol.get("not_measured") == {"segment": "masks", "pose": "keypoints"}.get(task)
     other = det_ls.evaluate(weights, data, end2end=False, simulations=0, train_images=3, **SETTINGS)
     assert other.protocol["end2end"] is False
     assert other.protocol["iou"] == 0.7
