@@ -271,11 +271,13 @@ class _Recorder(DetectionValidator):
             oriented = None
             if self.args.task == "obb":
                 oriented = self._oriented(prediction, prepared).float().cpu().numpy().reshape(-1, 5)
+                oriented[:, 2:4] = oriented[:, 2:4].clip(0)
                 boxes = enclosing(oriented.astype(np.float64)).astype(np.float32)
             else:
                 corners = ops.xyxy2xywh(self.scale_preds(prediction, prepared)["bboxes"])
                 corners[:, :2] -= corners[:, 2:] / 2
                 boxes = corners.float().cpu().numpy().reshape(-1, 4)
+                boxes[:, 2:] = boxes[:, 2:].clip(0)  # heads without DFL, as YOLO26's, can turn a box inside out
             height, width = prepared["ori_shape"]
             self.recorded.append(
                 ImagePredictions(
