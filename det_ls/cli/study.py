@@ -32,6 +32,7 @@ def study(words: Sequence[str]) -> None:
     from det_ls.cli.grammar import key_values, read_cfg
     from det_ls.report.study_display import StudyDisplay
     from det_ls.study.plan import default_folder
+    from det_ls.study.result import STUDY_FILE
     from det_ls.study.run import study as run_study
 
     arguments = key_values(words)
@@ -45,7 +46,9 @@ def study(words: Sequence[str]) -> None:
         with StudyDisplay() as display:
             result = run_study(**arguments, progress=display)
     except KeyboardInterrupt as interrupt:
-        raise Interrupted(f"go on with: {command_to_go_on(folder)}") from interrupt
+        begun = (folder / STUDY_FILE).is_file()
+        again = command_to_go_on(folder) if begun else shlex.join(["det-ls", "study", *words])
+        raise Interrupted(f"{'go on' if begun else 'nothing was begun, repeat'} with: {again}") from interrupt
     _print(result)
 
 

@@ -41,7 +41,9 @@ class StudyDisplay:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(file=self._stream), auto_refresh=False, transient=True)
+            self._live = Live(
+                console=Console(file=self._stream, force_terminal=True), auto_refresh=False, transient=True
+            )
             self._live.start()
         return self
 

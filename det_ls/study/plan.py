@@ -109,6 +109,7 @@ class Plan:
         weights: Which checkpoint is measured.
         train_images: Images of the training split to measure.
         groups: Which images belong together.
+        execution: The words of :class:`Execution` that were given, the budget apart: resuming goes on with them.
     """
 
     words: Mapping[str, Any]
@@ -116,6 +117,7 @@ class Plan:
     weights: str = "best"
     train_images: int = 200
     groups: str | None = None
+    execution: Mapping[str, Any] = field(default_factory=dict)
     grid: Grid = field(init=False)
 
     def __post_init__(self) -> None:
@@ -210,9 +212,9 @@ class Plan:
         except TypeError as error:
             raise DataError(f"{name}: expected a {STUDY_FILE} of a study, got '{file}' ({error}).") from error
 
-    def with_words(self, words: Mapping[str, Any]) -> Plan:
-        """Return the plan with other words of the grid: more seeds, more arms."""
-        return replace(self, words={**self.words, **words})
+    def with_words(self, words: Mapping[str, Any], execution: Mapping[str, Any]) -> Plan:
+        """Return the plan with other words of the grid, such as more seeds, and of the execution."""
+        return replace(self, words={**self.words, **words}, execution={**self.execution, **execution})
 
 
 def split_words(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

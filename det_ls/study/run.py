@@ -132,9 +132,9 @@ def study(
         "jobs": jobs,
         "cores": cores,
         "memory": memory,
-        "budget": budget,
     }
-    execution = Execution.of(how)
+    how = {key: value for key, value in how.items() if value is not None}
+    execution = Execution.of({**how, "budget": budget})
     measure = {"weights": weights, "train_images": train_images, "groups": groups}
     fixed = {
         key: value for key, value in {"data": data, "model": model, **train, **measure}.items() if value is not None
@@ -151,12 +151,13 @@ def study(
         plan = Plan.read(folder, name)
         if name == "report":
             return read_study(folder, plan)
-        plan = plan.with_words(words)
+        plan = plan.with_words(words, how)
+        execution = Execution.of({**plan.execution, "budget": budget})
         break
     else:
         chosen = {key: value for key, value in measure.items() if value is not None}
         keys = {key: str(v) if isinstance(v, Path) else v for key, v in fixed.items() if key not in measure}
-        plan = Plan(words, keys, **chosen)  # type: ignore[arg-type]
+        plan = Plan(words, keys, **chosen, execution=how)  # type: ignore[arg-type]
         folder = default_folder(data) if save_dir is None else Path(save_dir)
         check_free(folder, [STUDY_FILE], exist_ok)
     plan.check()

@@ -121,7 +121,7 @@ class ExactDetectionTrainer(DetectionTrainer):
         ema: Any = vars(self)["ema"]
         model.load_state_dict(state["model"])
         ema.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        vars(self)["optimizer"].load_state_dict(state["optimizer"])
         self._saved = state
 
     def final_eval(self) -> None:
@@ -138,7 +138,7 @@ class ExactDetectionTrainer(DetectionTrainer):
         return {
             "model": model.state_dict(),
             "ema": ema.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": vars(self)["optimizer"].state_dict(),
             "gradients": {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
             "since_step": self._since_step,
             "begun": self._begun,
