@@ -20,15 +20,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.data.base import BaseDataset
 from ultralytics.data.build import InfiniteDataLoader
+from ultralytics.engine import trainer as engine
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import unwrap_model
 
 from det_ls.base.files import remove_partial
+from det_ls.stock.expect import Method, Source, expect
 from det_ls.stock.patches import replaced
 from det_ls.training.checkpoints import write_checkpoint
 from det_ls.training.tasks import DetectionTrainer
+
+
+ASSUMPTIONS = (
+    Method(DetectionTrainer, "optimizer_step"),
+    Method(InfiniteDataLoader, "_get_iterator"),
+    Source(engine.BaseTrainer, "last_opt_step = -1"),
+    Source(engine.BaseTrainer, "if ni - last_opt_step >= self.accumulate:"),
+    Source(BaseDataset, "self.buffer.append(i)"),
+)
 
 
 class ExactDetectionTrainer(DetectionTrainer):
@@ -44,7 +56,8 @@ class ExactDetectionTrainer(DetectionTrainer):
     _offset: int = 0  # what a resumed run adds to `accumulate` until its first step, so that the rhythm goes on
     _since_step: int = 0  # batches since the optimizer's last step
     _saved: dict[str, Any] | None = None  # of the run's order and random numbers, until the first epoch begins
-    _begun: Any = None  # the loader's generator before its iterator was made
+    _iterator: Any = None  # that of the loader, which closing the mosaic makes anew
+    _begun: Any = None  # the loader's generator before anything was drawn from that iterator
     _drawn: int = 0  # batches drawn from that iterator
 
     @property
@@ -57,7 +70,12 @@ class ExactDetectionTrainer(DetectionTrainer):
         self._accumulate = value
 
     def train(self) -> None:
-        """Train as stock does, with the order of the images watched."""
+        """Train as stock does, with the order of the images watched.
+
+        Raises:
+            RuntimeError: If this version of Ultralytics is not as assumed.
+        """
+        expect("training loop", *ASSUMPTIONS)
         stock: Any = InfiniteDataLoader.__iter__
 
         def watched(loader: Any) -> Iterator[Any]:
@@ -155,11 +173,12 @@ class ExactDetectionTrainer(DetectionTrainer):
         if self._saved is not None:
             state, self._saved = self._saved, None
             self._restore(loader, state)
-        before = None if loader.generator is None else loader.generator.get_state()
-        known = loader.iterator
+        if loader.num_workers == 0:
+            if loader.iterator is None:  # as stock is about to, in newer versions
+                loader.iterator = loader._get_iterator()
+            if loader.iterator is not self._iterator:
+                self._iterator, self._begun, self._drawn = loader.iterator, _state_of(loader.generator), 0
         for batch in stock(loader):
-            if loader.iterator is not known:
-                known, self._begun, self._drawn = loader.iterator, before, 0
             self._drawn += 1
             yield batch
 
@@ -181,12 +200,9 @@ class ExactDetectionTrainer(DetectionTrainer):
 
     def _restore_order(self, loader: Any, state: Mapping[str, Any]) -> None:
         """Draw the indices that were drawn, without loading their images, and load those that mosaics are made of."""
-        if state["begun"] is not None and loader.generator is not None:
-            loader.reset()
+        loader.iterator = self._iterator = loader._get_iterator()
+        if state["begun"] is not None:
             loader.generator.set_state(state["begun"].cpu())
-            loader.iterator = None
-        if loader.iterator is None:
-            loader.iterator = loader._get_iterator()
         self._begun, self._drawn = state["begun"], state["drawn"]
         for _ in range(self._drawn):
             loader.iterator._next_index()
@@ -218,6 +234,11 @@ def remove_states(last: Path, but: int | None = None) -> None:
     for file in last.parent.glob("state-*.pt"):
         if but is None or file != state_file(last, but):
             file.unlink(missing_ok=True)
+
+
+def _state_of(generator: Any) -> Any:
+    """Return the state of a generator, None without one."""
+    return None if generator is None else generator.get_state()
 
 
 def _plain_numpy_state() -> list[Any]:
