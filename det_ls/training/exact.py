@@ -33,7 +33,6 @@ from det_ls.stock.patches import replaced
 from det_ls.training.checkpoints import write_checkpoint
 from det_ls.training.tasks import DetectionTrainer
 
-
 ASSUMPTIONS = (
     Method(DetectionTrainer, "optimizer_step"),
     Method(InfiniteDataLoader, "_get_iterator"),
