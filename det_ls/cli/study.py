@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from det_ls.base.errors import ArgumentTypeError
 from det_ls.cli.train import Interrupted
+from det_ls.study.plan import default_name
 
 if TYPE_CHECKING:
     from det_ls.study.result import StudyResult
@@ -49,7 +50,22 @@ def study(words: Sequence[str]) -> None:
         begun = (folder / STUDY_FILE).is_file()
         again = command_to_go_on(folder) if begun else shlex.join(["det-ls", "study", *words])
         raise Interrupted(f"{'go on' if begun else 'nothing was begun, repeat'} with: {again}") from interrupt
-    _print(result)
+    _print(result, _write_page(result))
+
+
+def _write_page(result: StudyResult) -> Path:
+    """Write the page of a study, with what repeats it; an older one is replaced: the cells are what is kept."""
+    from det_ls.report.study_page import write_study
+    from det_ls.study.plan import Plan
+
+    plan = Plan.read(result.folder, "report")
+    given = {**plan.train, **plan.words, **plan.execution}
+    measuring = {key: getattr(plan, key) for key in ("weights", "train_images", "groups")}
+    given |= {key: value for key, value in measuring.items() if value != getattr(Plan, key)}
+    words = [f"{key}={','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in given.items()]
+    command = shlex.join(["det-ls", "study", *words])
+    title = f"Label smoothing on {default_name(plan.train['data'])}"
+    return write_study(result.folder, result.results, title=title, command=command, exist_ok=True)
 
 
 def command_to_go_on(folder: Path) -> str:
@@ -64,10 +80,13 @@ def command_to_go_on(folder: Path) -> str:
     return shlex.join(["det-ls", "study", f"resume={folder}"])
 
 
-def _print(result: StudyResult) -> None:
-    """Print what there is, what is missing, and where it is."""
+def _print(result: StudyResult, page: Path) -> None:
+    """Print what there is, what is missing, the decisions, and where it is."""
     from det_ls.report.study_display import arm_rows
+    from det_ls.report.study_words import condition_text, decision_lead, first_up
+    from det_ls.study.decision import decide
     from det_ls.study.grid import cell_name
+    from det_ls.study.statistics import study_numbers
 
     heads = ("arm", "condition", "cells", "AP", "kept gap", "after Platt")
     rows = [heads, *arm_rows(result.results)]
@@ -81,7 +100,9 @@ def _print(result: StudyResult) -> None:
         more = f" and {len(result.missing) - 5} more" if len(result.missing) > 5 else ""
         why = "The budget is used up; m" if result.cut else "M"
         print(f"{why}issing: {shown}{more}. Go on with: {command_to_go_on(result.folder)}")
-    print(f"Results saved to {result.folder}")
+    for decision in map(decide, study_numbers(result.results)):
+        print(f"{first_up(condition_text(decision.condition))}: {decision_lead(decision)}.")
+    print(f"Results saved to {result.folder}, the page to {page}")
 
 
 def study_keys() -> list[str]:

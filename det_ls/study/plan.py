@@ -274,6 +274,24 @@ def seconds_of(budget: object) -> float:
     return seconds
 
 
+def default_name(data: object) -> str:
+    """Name a study after its data.
+
+    Args:
+        data: As it was given.
+
+    Returns:
+        A word.
+
+    Examples:
+        >>> default_name("datasets/brain-tumor.yaml"), default_name("runs/phantom_{seed}/data.yaml")
+        ('brain-tumor', 'phantom')
+    """
+    path = Path(str(data).replace("{seed}", ""))
+    name = path.parent.name if path.stem in {"data", "dataset"} and path.parent.name else path.stem
+    return name.strip("_-. ") or "study"
+
+
 def default_folder(data: object) -> Path:
     """Name the next free folder of a study: after its data.
 
@@ -283,9 +301,7 @@ def default_folder(data: object) -> Path:
     Returns:
         A folder in ``runs/study`` that is not there.
     """
-    path = Path(str(data).replace("{seed}", ""))
-    name = path.parent.name if path.stem in {"data", "dataset"} and path.parent.name else path.stem
-    name = name.strip("_-. ") or "study"
+    name = default_name(data)
     folders = (Path("runs/study") / (name if number == 1 else f"{name}{number}") for number in range(1, 10_000))
     return next(folder for folder in folders if not folder.exists())
 

@@ -125,12 +125,11 @@ def rows_of(results: Sequence[CellResult]) -> list[dict[str, Any]]:
     for result in results:
         cell, found = result.cell, result.measured
         row: dict[str, Any] = {
-            "cell": cell_name(cell),
-            "seed": cell.seed,
             **asdict(cell.condition),
             "arm": cell.arm.name,
             "label_smoothing": cell.arm.label_smoothing,
             "mode": None if cell.arm.stock else cell.arm.mode,
+            "seed": cell.seed,
             "state": result.state.value,
             "seconds": result.seconds,
             "error": result.error,

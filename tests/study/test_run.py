@@ -94,7 +94,9 @@ def test_cells_run_seed_by_seed_and_their_numbers_come_back(run_stubs, tmp_path)
     assert [r.measured.val["AP"] for r in result.results] == [0.25] * 4 + [1.25] * 4
     with (tmp_path / "study" / "cells.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert [row["cell"] for row in table] == executor.started
+    assert [(row["arm"], int(row["seed"]), float(row["flip"])) for row in table] == [
+        (r.cell.arm.name, r.cell.seed, r.cell.condition.flip) for r in result.results
+    ]
     assert [float(row["val.AP"]) for row in table] == [row["val.AP"] for row in result.rows()]
     frame = result.to_dataframe("polars")
     assert frame["arm"].to_list()[:2] == ["stock", "redistribute 0.1"]
