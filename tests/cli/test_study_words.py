@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
+from det_ls.base.files import write_json
 from det_ls.cli.main import main
 from det_ls.study import run as runs
+from det_ls.study.cell import CELL_FILE
+from det_ls.study.plan import Plan
+from det_ls.study.result import STUDY_FILE
 
 
 @pytest.fixture
@@ -72,3 +78,23 @@ def test_help_and_completion_know_the_keys(capsys):
         assert key in text
     main(["completion", "bash"])
     assert "label_noise=" in capsys.readouterr().out
+
+
+def test_report_reads_a_study_and_writes_its_page(tiny, tmp_path, capsys):
+    plan = Plan(
+        {"seeds": [0, 1, 2], "label_smoothing": [0, 0.1]}, {"data": str(tiny), "model": "yolo11n.yaml", "epochs": 2}
+    )
+    write_json(tmp_path / STUDY_FILE, plan.to_dict())
+    for task in plan.tasks[:-1]:
+        gap = 0.05 + 0.001 * task.cell.seed + 0.1 * task.cell.arm.stock
+        values = {"AP": 0.4 + 0.01 * task.cell.seed, "kept.absolute_gap": gap, "kept.squared_error": gap**2}
+        measured = {"val": values, "train": values, "platt": {**values, "kept.absolute_gap": 0.12}, "reliability": {}}
+        content = {"schema": 1, "hash": task.hash(), "cell": asdict(task.cell), "config": task.words}
+        (tmp_path / task.name).mkdir(parents=True)
+        write_json(tmp_path / task.name / CELL_FILE, {**content, "state": "done", "measured": measured})
+    assert main(["study", f"report={tmp_path}"]) == 0
+    printed = capsys.readouterr().out
+    assert f"Missing: seed2/redistribute_0.1. Go on with: det-ls study resume={tmp_path}" in printed
+    assert "Labels as they are: " in printed
+    page = (tmp_path / "report.html").read_text()
+    assert f"det-ls study data={tiny} model=yolo11n.yaml epochs=2 seeds=0,1,2 label_smoothing=0,0.1" in page
