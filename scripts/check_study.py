@@ -93,23 +93,28 @@ def undisturbed(out: Path, epochs: int) -> tuple[dict[str, Any], float]:
     return table_of(out / "undisturbed"), time.monotonic() - began
 
 
-def killed(out: Path, epochs: int, kills: int, seed: int, lasts: float) -> dict[str, Any]:
-    """Kill the study again and again, and resume it."""
+def epochs_done(folder: Path) -> int:
+    """Count the epochs of all cells."""
+    return sum(len(f.read_text().splitlines()) - 1 for f in folder.glob("seed*/*/train/results.csv"))
+
+
+def killed(out: Path, epochs: int, kills: int, seed: int) -> dict[str, Any]:
+    """Kill the study again and again, each time a while after a random epoch of a random cell, and resume it."""
     draw = random.Random(seed)
+    moments = sorted(draw.sample([n for n in range(1, 6 * epochs) if n % epochs], kills))
     folder, log = out / "killed", out / "killed.log"
     words = words_of(arguments(out, "killed", epochs))
-    for number in range(kills):
+    for number, moment in enumerate(moments, 1):
         process = start(words, log)
-        delay = draw.uniform(0.1, 0.5) * lasts
+        while process.poll() is None and epochs_done(folder) < moment:
+            time.sleep(0.01)
+        delay = draw.uniform(0, 0.5)
         time.sleep(delay)
         if process.poll() is not None:
-            print(f"killed: done before kill {number + 1}")
-            break
+            raise SystemExit(f"killed: expected a study to kill, got one that ended, see {log}.")
         process.send_signal(signal.SIGKILL)
         process.wait()
-        epochs_done = {str(f.parent.parent.relative_to(folder)): len(f.read_text().splitlines()) - 1
-                       for f in sorted(folder.glob("seed*/*/train/results.csv"))}  # fmt: skip
-        print(f"killed: kill {number + 1} after {delay:.0f} s, epochs so far {epochs_done}", flush=True)
+        print(f"killed: kill {number}, {delay:.2f} s after epoch {moment} of {6 * epochs}", flush=True)
         if (folder / "study.json").is_file():
             words = [f"resume={folder}", "device=cpu", "jobs=1", "cores=1"]
     if start([f"resume={folder}", "device=cpu", "jobs=1", "cores=1"], log).wait() != 0:
@@ -163,10 +168,8 @@ def main() -> int:
         wanted, lasts = undisturbed(out, epochs)
         print(f"undisturbed: {len(wanted)} cells in {lasts:.0f} s", flush=True)
         kills, seed = int(words.get("kills", 4)), int(words.get("seed", 0))
-        for name, run in (
-            ("killed", lambda: killed(out, epochs, kills, seed, lasts)),
-            ("ray", lambda: on_ray(out, epochs)),
-        ):
+        runs = {"killed": lambda: killed(out, epochs, kills, seed), "ray": lambda: on_ray(out, epochs)}
+        for name, run in runs.items():
             if name in parts:
                 same = run() == wanted
                 right = right and same

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
 
 import pytest
@@ -20,6 +21,7 @@ def given(monkeypatch):
     """What the command hands to the study, which is not run."""
     found = {}
 
+    @functools.wraps(runs.study)  # whose keys the command knows
     def study(**arguments):
         found.update(arguments)
         if "save_dir" in arguments:

@@ -72,11 +72,11 @@ def run_stubs(monkeypatch, tiny, tmp_path):
     monkeypatch.setattr(runs, "_LOOK", 0.0)
     words = {"data": str(tiny), "model": "yolo11n.yaml", "epochs": 2, "save_dir": tmp_path / "study", "seeds": 2}
 
-    def run(executor=None, **changed):
-        executor = executor or StubExecutor()
-        monkeypatch.setattr(runs, "_executor", lambda folder, execution: executor)
+    def run(stub=None, **changed):
+        stub = stub or StubExecutor()
+        monkeypatch.setattr(runs, "_executor", lambda folder, execution: stub)
         keys = changed if {"resume", "report"} & set(changed) else {**words, **changed}
-        return study(**keys), executor
+        return study(**keys), stub
 
     return run
 
