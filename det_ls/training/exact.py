@@ -205,6 +205,8 @@ class ExactDetectionTrainer(DetectionTrainer):
         self._begun, self._drawn = state["begun"], state["drawn"]
         for _ in range(self._drawn):
             loader.iterator._next_index()
+        if self.args.close_mosaic and self.start_epoch == self.epochs - self.args.close_mosaic:
+            loader.iterator = loader._get_iterator()  # this is the epoch in which stock closes the mosaic
         for index in state["buffer"]:
             if loader.dataset.ims[index] is None:
                 loader.dataset.load_image(index)

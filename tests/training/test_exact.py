@@ -34,6 +34,8 @@ def test_resumed_is_undisturbed(tiny, quick, tmp_path):
         **{"optimizer": "AdamW", "lr0": 1e-3, "warmup_epochs": 1, "label_smoothing": 0.1, "exist_ok": True},
     }
     runs = tmp_path / "runs"
+    # With new settings the first run of a process draws random numbers that later ones do not, as stock's runs do.
+    YOLO("yolo11n.yaml").train(trainer=ExactDetectionTrainer, **{**words, "epochs": 1}, name="first")
     YOLO("yolo11n.yaml").train(trainer=ExactDetectionTrainer, **words, name="undisturbed")
 
     def kill(trainer):
@@ -49,6 +51,6 @@ def test_resumed_is_undisturbed(tiny, quick, tmp_path):
     YOLO(last).train(trainer=ExactDetectionTrainer, resume=True)
 
     wanted, found = weights_of(runs / "undisturbed"), weights_of(runs / "killed")
-    assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+    assert max(float((wanted[key] - found[key]).abs().max()) for key in wanted) == 0
     assert rows_of(runs / "killed") == rows_of(runs / "undisturbed")
     assert sorted(f.name for f in last.parent.iterdir()) == ["best.pt", "last.pt"]
