@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from ultralytics.utils.patches import torch_load
 
 from det_ls.training.exact import ExactDetectionTrainer, state_file
