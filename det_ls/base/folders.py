@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -159,6 +160,40 @@ def claim_folder(
             (target / CLAIM).unlink()
         if not done:
             _remove(made)
+
+
+@contextmanager
+def held_folder(folder: str | Path, name: str = "save_dir", *, patience: float = 0.0) -> Iterator[Path]:
+    """Hold a folder that one process at a time works in, bit by bit; a process that is killed does not hold it.
+
+    Args:
+        folder: A folder that exists.
+        name: The argument that named it, for errors.
+        patience: Seconds to wait for another process to let it go.
+
+    Yields:
+        The folder.
+
+    Raises:
+        FileExistsError: If another process holds it.
+        OSError: If it cannot be written to; the error is one sentence.
+    """
+    target = Path(folder)
+    end = time.monotonic() + patience
+    with one_sentence(name, target):
+        while True:
+            try:
+                _claim(target, name)
+                break
+            except ExistingFileError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.2)
+    try:
+        yield target
+    finally:
+        with suppress(OSError):
+            (target / CLAIM).unlink()
 
 
 def _make(folder: Path) -> list[Path]:

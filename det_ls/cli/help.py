@@ -19,6 +19,7 @@ _CALLED: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {  # module, functi
         ("det_ls.evaluation.evaluate", "evaluate", ("model", "train_images")),
     ],
     "calibrate": [("det_ls.calibration.calibrate", "calibrate", ())],
+    "study": [("det_ls.study.run", "study", ("progress", "train"))],
     "train": [("det_ls.smoothing.settings", "LabelSmoothing", ())],
 }
 _USAGE = {
@@ -29,11 +30,13 @@ _USAGE = {
     "if both have the same seeds; annotations=gt.json a=one.json b=other.json: COCO results of any detectors.",
     "calibrate": "det-ls calibrate model=best.pt data=data.yaml [key=value ...]: map the scores; for COCO files\n"
     "annotations=gt.json predictions=detections.json out=calibrated.json, and map=map.json to apply a map.",
+    "study": "det-ls study data=data.yaml model=yolo26n.yaml label_smoothing=0,0.1 seeds=5 [key=value ...]: train and\n"
+    "measure a grid; every other key of det-ls train goes to each run. det-ls study resume=FOLDER goes on with it.",
     "train": "det-ls train model=yolo26n.yaml data=data.yaml label_smoothing=0.1 [key=value ...]: every key of\n"
     "`yolo train` and those below; `det-ls train resume model=last.pt` goes on with a run.",
 }
 MORE = """Words may stand in any order. More of ours:
-    det-ls train|val|compare|metrics|calibrate --help    the keys of a mode, with defaults
+    det-ls train|val|compare|metrics|calibrate|study --help    the keys of a mode, with defaults
     det-ls checks                              versions, devices, and which form of the criterion runs here
     det-ls cfg [key=value ...]                 what a command would set, as a file for cfg=
     det-ls completion bash|zsh                 a script that completes modes and keys

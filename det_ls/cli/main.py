@@ -29,6 +29,7 @@ HELP = """det-ls: Ultralytics YOLO with label smoothing, and its measurement.
     det-ls calibrate model=runs/classify/train/weights/best.pt data=datasets/flowers
     det-ls calibrate annotations=gt.json predictions=detections.json out=calibrated.json
     det-ls calibrate map=map.json annotations=gt.json predictions=other.json out=calibrated.json
+    det-ls study data=datasets/brain-tumor.yaml model=yolo26n.yaml epochs=100 label_smoothing=0,0.1 seeds=5
 
 train takes every key of `yolo train` and
     label_smoothing=0.1                   epsilon, or "{'default': 0.05, 'positive': 0.2}", adaptive; 0 is stock
@@ -60,6 +61,15 @@ It takes the keys of val (model, data), or annotations, predictions and out (and
     per_class=False groups=               a map a class, partially pooled; a pattern of the group in file names
     shrink=True                           towards no change, as far as the data cannot tell; False: as it was fitted
     save= recalibrate=False allow_train=False folds=5
+study trains and measures a grid, each cell in a folder of its own. It takes every key of train and
+    label_smoothing=0,0.05,0.1 label_smoothing_mode=redistribute,background       the arms; 0 is stock training
+    seeds=5                               or 10,11,12: equal seeds share initial weights, order of the data and noise
+    label_noise=0,0.3 label_drop= label_jitter= fraction=     noise in the training labels, share of the images
+    weights=best train_images=200 groups= which checkpoint is measured, and on what
+    device=0,1 jobs= cores= memory= budget=3h                 what it may take; one cell a GPU
+    executor=local address=               or ray, on a cluster (pip install 'det-ls[ray]')
+    resume=FOLDER                         go on with a study; report=FOLDER: read it, without running anything
+    save_dir= exist_ok=False
 Every other mode is passed on to `yolo` as it is.
 """
 
@@ -153,5 +163,16 @@ def _calibrating(words: Sequence[str]) -> None:
     calibrate(words)
 
 
-COMMANDS = {**{mode: _evaluating(mode) for mode in ("val", "metrics", "compare")}, "calibrate": _calibrating}
+def _studying(words: Sequence[str]) -> None:
+    """Import the studying mode only when it is asked for."""
+    from det_ls.cli.study import study
+
+    study(words)
+
+
+COMMANDS = {
+    **{mode: _evaluating(mode) for mode in ("val", "metrics", "compare")},
+    "calibrate": _calibrating,
+    "study": _studying,
+}
 MEASURED_TASKS = ("detect", "segment", "pose", "obb", "classify")  # a word for another task leaves `val` to Ultralytics

@@ -102,10 +102,11 @@ def completion(words: Sequence[str]) -> None:
     from det_ls.cli.help import keys_of
     from det_ls.stock.config import default_config
 
-    modes = [*dict.fromkeys([*MODES, "metrics", "compare", "calibrate", *OTHER_COMMANDS])]
+    modes = [*dict.fromkeys([*MODES, "metrics", "compare", "calibrate", "study", *OTHER_COMMANDS])]
     keys = {
         "train": [*split_names(), *default_config()],
         **{m: keys_of(m) for m in ("val", "metrics", "compare", "calibrate")},
+        "study": [*dict.fromkeys([*keys_of("study"), *split_names(), *DEFAULT_CFG_DICT])],
     }
     cases = "\n".join(
         f"        *' {mode} '*) words=\"{' '.join(f'{k}=' for k in names)}\" ;;" for mode, names in keys.items()

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A cell trains, measures and writes what came out, once; what it cannot do it records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from det_ls.study.cell import CELL_FILE, RUN, Task, read_cell, read_curves, run_cell
+from det_ls.study.records import Arm, Cell, Condition, State
+
+
+@pytest.fixture
+def task(tiny):
+    words = {"data": str(tiny), "model": "yolo11n.yaml", "epochs": 1, "imgsz": 32, "batch": 4, "nbs": 4, "workers": 0}
+    return Task(Cell(Condition(flip=0.4), Arm("0.1"), 3), words, train_images=4)
+
+
+def test_a_cell_from_beginning_to_end(task, tmp_path):
+    folder = tmp_path / "study" / task.name
+    content = run_cell(folder, task, tmp_path / "study" / "data", "cpu")
+    result = read_cell(folder, task)
+    assert result.state == State.DONE, content["error"]
+    assert {"AP", "AP50", "oLRP", "LaECE0", "DECE", "kept.recall"} <= set(result.measured.val)
+    assert {"AP", "LaECE0"} <= set(result.measured.train)
+    assert result.curves["epoch"] == [1.0]
+    assert "label_smoothing" in result.curves or any("smoothing" in name for name in result.curves)
+    assert content["noise"]["flip"] > 0
+    assert content["versions"].keys() >= {"det_ls", "ultralytics", "torch"}
+    assert result.config["seed"] == 3
+    args = (folder / RUN / "args.yaml").read_text()
+    assert "seed3_flip0.4" in args  # trained on the noisy labels
+
+    # Killed after training: the weights are measured as they are, and the numbers are the same.
+    (folder / CELL_FILE).unlink()
+    stamp = (folder / RUN / "weights" / "last.pt").stat().st_mtime_ns
+    run_cell(folder, task, tmp_path / "study" / "data", "cpu")
+    assert (folder / RUN / "weights" / "last.pt").stat().st_mtime_ns == stamp
+    assert read_cell(folder, task).measured == result.measured
+
+    # With another config the run folder is another run's, and goes.
+    other = replace(task, train={**task.train, "model": "nothing.yaml"})
+    content = run_cell(folder, other, tmp_path / "study" / "data", "cpu")
+    assert content["state"] == "failed"
+    assert "nothing.yaml" in content["error"]
+    assert not (folder / RUN).exists()
+    assert read_cell(folder, task).state == State.WAITING
+    assert read_cell(folder, other).error == content["error"]
+
+
+def test_the_config_is_what_decides_the_numbers(task):
+    def with_words(**words):
+        return replace(task, train={**task.train, **words})
+
+    same = [
+        with_words(device="0"),
+        with_words(workers=4),
+        with_words(plots=True),
+        with_words(label_smoothing_schedule="constant"),
+    ]
+    assert {t.hash() for t in same} == {task.hash()}
+    cells = [
+        Cell(Condition(flip=0.3), Arm("0.1"), 3),
+        Cell(Condition(flip=0.4), Arm("0.2"), 3),
+        Cell(Condition(flip=0.4), Arm("0.1"), 4),
+    ]
+    others = [
+        with_words(epochs=2),
+        with_words(lr0=0.5),
+        with_words(label_smoothing_schedule="linear"),
+        replace(task, weights="last"),
+        replace(task, train_images=5),
+        *(replace(task, cell=cell) for cell in cells),
+    ]
+    assert len({t.hash() for t in [task, *others]}) == 1 + len(others)
+
+
+def test_stock_takes_no_key_of_label_smoothing(task):
+    stock = replace(
+        task, cell=Cell(Condition(), Arm("0"), 0), train={**task.train, "label_smoothing_schedule": "linear"}
+    )
+    assert not any(key.startswith("label_smoothing") for key in stock.words)
+
+
+def test_a_task_survives_its_file(task):
+    assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task
+
+
+def test_curves_end_where_a_row_is_not_complete(tmp_path):
+    file = tmp_path / "results.csv"
+    assert read_curves(file) == {}
+    file.write_text("epoch, loss\n1, 0.5\n2, nan\n3,\n4, 1\n")
+    assert read_curves(file) == {"epoch": [1.0, 2.0], "loss": [0.5, 0.0]}
