@@ -106,7 +106,7 @@ def completion(words: Sequence[str]) -> None:
     keys = {
         "train": [*split_names(), *default_config()],
         **{m: keys_of(m) for m in ("val", "metrics", "compare", "calibrate")},
-        "study": [*dict.fromkeys([*keys_of("study"), *split_names(), *DEFAULT_CFG_DICT])],
+        "study": [*dict.fromkeys([*keys_of("study"), *split_names(), *default_config()])],
     }
     cases = "\n".join(
         f"        *' {mode} '*) words=\"{' '.join(f'{k}=' for k in names)}\" ;;" for mode, names in keys.items()

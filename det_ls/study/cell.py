@@ -277,12 +277,12 @@ def _train(folder: Path, words: Mapping[str, Any], device: object) -> None:
     under_way = _progress(last, int(words.get("epochs") or 100))
     if under_way is None:
         return
-    where = {} if device is None else {"device": device}
+    where: dict[str, Any] = {} if device is None else {"device": device}
     if under_way:
         YOLO(last).train(trainer=ExactDetectionTrainer, resume=True, **where)
         return
     shutil.rmtree(folder / RUN, ignore_errors=True)
-    keys = {key: value for key, value in words.items() if key not in {"model", "device"}}
+    keys: dict[str, Any] = {key: value for key, value in words.items() if key not in {"model", "device"}}
     model = YOLO(str(words["model"]))
     model.train(
         trainer=ExactDetectionTrainer,

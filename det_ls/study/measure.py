@@ -16,6 +16,7 @@ from det_ls.calibration.maps import logit
 from det_ls.calibration.methods import Recipe
 from det_ls.calibration.table import calibrate_table
 from det_ls.data.groups import GroupSpec
+from det_ls.evaluation.classification import Classification
 from det_ls.evaluation.evaluate import evaluate
 from det_ls.evaluation.measure import DetectionMetrics
 from det_ls.metrics import calibration as cal
@@ -72,6 +73,8 @@ def measure_cell(
         train_images=train_images,
         groups=groups,
     )
+    if isinstance(result, Classification):
+        raise ArgumentError("model: expected one that finds boxes in a study, got a classifier.")
     metrics = result.metrics
     after = platt_scores(metrics)
     diagrams = {"val": kept_reliability(metrics, metrics.table.score)}
