@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from det_ls.base.files import write_json
 from det_ls.base.folders import claim_folder
 from det_ls.evaluation.evaluate import DETECTION_SETTINGS, evaluate, evaluate_detections
 from det_ls.evaluation.results import RESULT_FILES, Evaluation, check_save_dir
+from det_ls.evaluation.settings import MeasureSettings
 from det_ls.metrics.catalogue import DECLARED
 from det_ls.metrics.number import Population
 from det_ls.uncertainty.intervals import LEAST_REPLICATES
@@ -151,6 +152,8 @@ def compare(
     if data is not None:
         from det_ls.evaluation.detector import load_detector
 
+        known = {f.name for f in fields(MeasureSettings)}
+        MeasureSettings(**{k: v for k, v in {**measured, **settings}.items() if k in known})  # before a model is loaded
         detectors = [[load_detector(m) for m in arm] for arm in arms]
         _check_tasks(detectors)
         runs = [[_boxes(m, data, annotations=annotations, **measured, **settings) for m in arm] for arm in detectors]

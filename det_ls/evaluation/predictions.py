@@ -34,6 +34,7 @@ from det_ls.evaluation.detector import Detector, load_detector, plain_names
 from det_ls.evaluation.settings import PredictionSettings
 from det_ls.stock.expect import Method, expect
 from det_ls.stock.logs import quiet
+from det_ls.stock.patches import unhurried_nms
 
 # The methods of the validator that are overridden or called here.
 ASSUMPTIONS = (
@@ -178,7 +179,8 @@ def predict(
         module: Any = detector.model if isinstance(detector.model, str) else copy.deepcopy(detector.model)
         if not isinstance(module, str) and not detector.end2end:  # the head is chosen before its model is fused
             module = module.fuse(verbose=False)  # stock would count the operations of an image of 640 pixels first
-        validator(model=module)
+        with unhurried_nms():
+            validator(model=module)
     args = validator.args
     return Predictions(
         images=tuple(validator.recorded),

@@ -237,6 +237,24 @@ def ray_runs(keys: Mapping[str, object]) -> Iterator[None]:
 
 
 @contextmanager
+def unhurried_nms() -> Iterator[None]:
+    """Let NMS take the time it needs: Ultralytics drops all boxes of the images that it has no time left for.
+
+    It assumes that validators call ``non_max_suppression`` of ``ultralytics.utils.nms`` through the module, and that it
+    takes ``max_time_img``, seconds an image.
+    """
+    from ultralytics.utils import nms
+
+    stock: Any = nms.non_max_suppression
+
+    def non_max_suppression(*args: Any, **kwargs: Any) -> Any:
+        return stock(*args, **{"max_time_img": 1e6, **kwargs})
+
+    with replaced(nms, "non_max_suppression", non_max_suppression):
+        yield
+
+
+@contextmanager
 def datasets_folder(folder: Path | None) -> Iterator[None]:
     """Let Ultralytics look for data sets, and download them, in a folder.
 

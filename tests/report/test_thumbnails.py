@@ -36,8 +36,8 @@ def test_window_and_boxes_lie_where_they_are_in_the_image() -> None:
     top, left = found.min(0)
     assert row["window"] == pytest.approx({"x": left, "y": top, "w": w / 2, "h": h / 2}, abs=1)
     assert row["boxes"] == [
-        {"kind": "object", "focus": False, "x": 5, "y": 10, "w": 15, "h": 20},
-        {"kind": "detection", "focus": True, "x": 300, "y": 150, "w": 50, "h": 25},
+        {"kind": "object", "focus": False, "turn": "", "x": 5, "y": 10, "w": 15, "h": 20},
+        {"kind": "detection", "focus": True, "turn": "", "x": 300, "y": 150, "w": 50, "h": 25},
     ]
     crop = cut(image, CASE)
     assert cv2.imdecode(np.frombuffer(crop.jpeg, np.uint8), 0).min() > 250  # exactly the white part
