@@ -28,7 +28,10 @@ SLOW = (
 # modules, and the tests that are to notice
 PARTS = {
     "smoothing": (["det_ls/smoothing/*.py"], ["tests/smoothing"]),
-    "cross_entropy": (["det_ls/losses/cross_entropy.py"], ["tests/losses/test_cross_entropy.py"]),
+    "cross_entropy": (
+        ["det_ls/losses/cross_entropy.py"],
+        ["tests/losses/test_cross_entropy.py", "tests/losses/test_cross_entropy_details.py"],
+    ),
     "criteria": (
         ["det_ls/losses/*.py"],
         [

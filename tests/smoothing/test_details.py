@@ -126,3 +126,8 @@ def test_both_lists_of_names_are_shown():
         SimilarityTable.parse(",a,b\na,0,1\nx,1,0\n", "t.csv")
     with pytest.raises(ValueError, match="expected each class name once, got .*'a'"):
         SimilarityTable.parse(",a,a\na,0,1\na,1,0\n", "t.csv")
+
+
+def test_an_empty_path_is_no_table():
+    with pytest.raises(TypeError, match="label_smoothing_similarity: expected the path of a CSV file, got ''"):
+        LabelSmoothing(0.1, label_smoothing_similarity="")
