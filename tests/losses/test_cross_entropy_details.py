@@ -34,6 +34,16 @@ def test_soft_labels_with_the_classes_second_are_torchs(reduction, weighted):
     torch.testing.assert_close(last, expected)
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_grid_of_class_indices_is_torchs(reduction):
+    logits = logits_of(4, 3, 5, 2)
+    labels = torch.randint(0, 3, (4, 5, 2), generator=torch.Generator().manual_seed(2))
+    labels[0, 0, 0] = -100
+    expected = F.cross_entropy(logits, labels, reduction=reduction, label_smoothing=0.1)
+    found = smoothed_cross_entropy(logits, labels, 0.1, mode="uniform", reduction=reduction)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("similarity", [None, [[0, 1, 2], [1, 0, 0], [0, 0, 0]]])
 def test_half_precision_is_computed_in_single(similarity):
     logits = logits_of(6, 3).to(torch.bfloat16)
