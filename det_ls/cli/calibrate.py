@@ -165,7 +165,7 @@ def _more(n: int) -> list[str]:
 def _calibrate_model(arguments: dict[str, Any]) -> None:
     from det_ls.calibration.calibrate import calibrate as calibrate_model
     from det_ls.calibration.classify import is_classifier
-    from det_ls.cli.evaluate import claimed
+    from det_ls.cli.results_folder import claimed
 
     if "model" in arguments and is_classifier(str(arguments["model"])):
         _calibrate_classifier(arguments)
@@ -183,7 +183,7 @@ def _calibrate_model(arguments: dict[str, Any]) -> None:
 
 def _calibrate_classifier(arguments: dict[str, Any]) -> None:
     from det_ls.calibration.classify import calibrate_classifier
-    from det_ls.cli.evaluate import claimed
+    from det_ls.cli.results_folder import claimed
 
     known = inspect.signature(calibrate_classifier).parameters
     _check_keys(arguments, known, ("model", "data"), "det-ls calibrate with a classifier")
@@ -199,7 +199,7 @@ def _calibrate_classifier(arguments: dict[str, Any]) -> None:
 def _calibrate_files(arguments: dict[str, Any]) -> None:
     from det_ls.calibration.files import calibrate_detections, check_out
     from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE
-    from det_ls.cli.evaluate import claimed
+    from det_ls.cli.results_folder import claimed
     from det_ls.report.calibration_page import CALIBRATION_FILES
 
     _check(arguments, calibrate_detections, ("annotations", "predictions", "out"))
