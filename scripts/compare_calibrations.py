@@ -45,7 +45,7 @@ def main() -> None:
         recipe = Recipe(method, target, weighting, per_class, shrink=not args.plain)
         found = [calibrate_table(table, z, recipe, folds=args.folds, seed=seed) for seed in range(args.deals)]
         if i == 0:
-            before = [found[0].numbers[p][k].before for p, k in columns]
+            before = [float(np.mean([one.numbers[p][k].before for one in found])) for p, k in columns]
             print("| | before | | " + " | ".join(f"{v:.4f}" for v in before) + " |")
         after = [float(np.mean([one.numbers[p][k].after for one in found])) for p, k in columns]
         name = f"{method}, per class" if per_class else method

@@ -2,11 +2,21 @@
 """Pull a fitted map towards the identity, as far as the data cannot tell the two apart.
 
 A detector may be calibrated already. A map that is fitted to it is then the identity and noise, and does harm. Let the
-fit be x away from the identity, with covariance V. Its Wald statistic W = x' V^-1 x is p (the number of parameters) in
-the mean if the truth is the identity, and p (1 + s) if the truth is drawn around it with covariance s V. So s, found by
-moments, and the best shrinkage s / (1 + s) give the positive-part rule of James and Stein (1961; Efron and Morris 1973,
-of whose estimators this is one): the map keeps max(0, 1 - p / W) of its distance. Of a map that is far from the
-identity nothing is lost; with more data a wrong identity is left behind, since W grows with them.
+fit be x away from the identity, with covariance V. Its Wald statistic W = x' V^-1 x is about p (the number of
+parameters) in the mean if the truth is the identity, and p (1 + s) if the truth is drawn around it with covariance s V.
+So s, found by moments, and the best shrinkage s / (1 + s) give the map max(0, 1 - p / W) of its distance: an empirical
+Bayes rule of the family of Efron and Morris (1973). It is not that of James and Stein, whose factor 1 - (p - 2) / W does
+nothing for the p = 1 and 2 of a temperature and of Platt scaling; no rule betters the fit everywhere there.
+
+The price, for a normal estimate whose truth is d standard errors from the identity, is the expected squared error as
+a multiple of the plain fit's:
+
+    d           0     1     2     3     4     6    10
+    p = 2     0.22  0.55  1.05  1.19  1.14  1.06  1.02
+    p = 1     0.33  0.86  1.45  1.42  1.24  1.09  1.03
+
+With more data a wrong identity is left behind, since W grows with them. Of few images (15, 30) W is too large, as the
+covariance is known badly, and the map is pulled less than it should be.
 """
 
 from __future__ import annotations
@@ -41,7 +51,7 @@ def pulled(theta: Floats, share: Floats | float) -> Floats:
     return np.asarray(kept * theta + (1.0 - kept) * identity(theta.shape[-1]), np.float64)
 
 
-def stein(statistic: Floats, parameters: Floats | float) -> Floats:
+def kept_share(statistic: Floats, parameters: Floats | float) -> Floats:
     """Say how much of its distance from the identity a map keeps: max(0, 1 - p / W).
 
     Args:
@@ -52,7 +62,7 @@ def stein(statistic: Floats, parameters: Floats | float) -> Floats:
         Shares in [0, 1), of the same shape.
 
     Example:
-        >>> stein(np.array([1.0, 4.0, 200.0]), 2.0).tolist()
+        >>> kept_share(np.array([1.0, 4.0, 200.0]), 2.0).tolist()
         [0.0, 0.5, 0.99]
     """
     w = np.asarray(statistic, np.float64)
@@ -71,7 +81,7 @@ def shared_share(fit: LogisticFit) -> float:
     away = fit.theta[0] - identity(fit.theta.shape[1])
     covariance = fit.covariance[0]
     precision = np.linalg.inv(covariance) if np.isfinite(covariance).all() else fit.information[0]
-    return float(stein(away @ precision @ away, len(away)))
+    return float(kept_share(away @ precision @ away, len(away)))
 
 
 def class_shares(pooled: PooledFit) -> Floats:
@@ -91,4 +101,4 @@ def class_shares(pooled: PooledFit) -> Floats:
     told = np.einsum("ki,kij,kj->", away, pooled.known, away)
     decided = np.einsum("kij,kji->", pooled.known, pooled.covariance)
     alone = np.einsum("ki,kij,kj->k", away, np.linalg.inv(pooled.covariance), away)
-    return np.maximum(stein(alone, away.shape[1]), stein(told, decided))
+    return np.maximum(kept_share(alone, away.shape[1]), kept_share(told, decided))

@@ -51,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Threshold:
-    """The recommended operating point of one class, which keeps the same detections before and after.
+    """The recommended operating point of one class, before and after; the latter keeps what the former keeps.
 
     Attributes:
         name: The class.

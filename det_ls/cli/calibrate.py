@@ -152,7 +152,7 @@ def _span(interval: tuple[float, float] | None) -> str:
 
 def _operating_points(result: Calibration) -> list[str]:
     known = result.thresholds
-    lines = ["score threshold to use for each class, which keeps the same boxes before and after"]
+    lines = ["score threshold to use for each class, before and after"]
     for threshold in known[:_LISTED]:
         lines.append(f"{threshold.name:>22}  {threshold.before:>8.4f}  {threshold.after:>8.4f}")
     return lines + _more(len(known))

@@ -9,7 +9,7 @@ from typing import Any
 
 from ultralytics.utils import LOGGER, RANK, YAML
 
-from det_ls.base.errors import ArgumentError
+from det_ls.base.errors import ArgumentError, DetLsError
 from det_ls.base.folders import claim_folder
 from det_ls.calibration.fold import load_checkpoint, read_record
 from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE
@@ -134,8 +134,9 @@ def calibrate_run(trainer: Any, split: str | None) -> None:
         raise CalibrationInterrupted(f"the run is finished, {best} is its result, calibrate it with: {command}") from (
             interrupt
         )
-    except (ValueError, OSError, RuntimeError) as error:
-        LOGGER.warning(f"calibrate: {calibrated.name} was not written, {best.name} is as it was: {error}")
+    except Exception as error:  # whatever fails here, the run is finished and its weights are safe
+        reason = str(error) if isinstance(error, DetLsError) else f"{type(error).__name__}: {error}"
+        LOGGER.warning(f"calibrate: {calibrated.name} was not written, {best.name} is as it was: {reason}")
         return
     change = found.numbers["kept"]["LaECE0"]
     LOGGER.info(

@@ -8,7 +8,7 @@ import pytest
 from simulated_maps import simulate
 
 from det_ls.calibration.fit import affine_features, fit_logistic
-from det_ls.calibration.identity import class_shares, shared_share, stein
+from det_ls.calibration.identity import class_shares, kept_share, shared_share
 from det_ls.calibration.maps import sigmoid
 from det_ls.calibration.methods import Recipe, Sample, fit
 from det_ls.calibration.pooling import fit_pooled
@@ -25,7 +25,7 @@ def test_the_shrinkage_halves_the_error_of_a_normal_mean_at_the_identity_and_los
     for distance, low, high in ((0.0, 0.2, 0.5), (30.0, 0.97, 1.03)):
         truth = np.array([distance, 0.0])
         x = truth + rng.standard_normal((20_000, 2))
-        shrunk = x * stein((x**2).sum(1), 2.0)[:, None]
+        shrunk = x * kept_share((x**2).sum(1), 2.0)[:, None]
         ratio = ((shrunk - truth) ** 2).sum() / ((x - truth) ** 2).sum()
         assert low < ratio < high, (distance, ratio)
 
