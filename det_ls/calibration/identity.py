@@ -5,8 +5,8 @@ A detector may be calibrated already. A map that is fitted to it is then the ide
 fit be x away from the identity, with covariance V. Its Wald statistic W = x' V^-1 x is about p (the number of
 parameters) in the mean if the truth is the identity, and p (1 + s) if the truth is drawn around it with covariance s V.
 So s, found by moments, and the best shrinkage s / (1 + s) give the map max(0, 1 - p / W) of its distance: an empirical
-Bayes rule of the family of Efron and Morris (1973). It is not that of James and Stein, whose factor 1 - (p - 2) / W does
-nothing for the p = 1 and 2 of a temperature and of Platt scaling; no rule betters the fit everywhere there.
+Bayes rule of the family of Efron and Morris (1973). It is not that of James and Stein, whose factor 1 - (p - 2) / W
+does nothing for the p = 1 and 2 of a temperature and of Platt scaling; no rule betters the fit everywhere there.
 
 The price, for a normal estimate whose truth is d standard errors from the identity, is the expected squared error as
 a multiple of the plain fit's:

@@ -240,14 +240,14 @@ def _threshold(result: Calibration) -> Finding:
             return Finding("Operating point", "There is none", "No class has objects.", True)
         ends = [conf_text(min(getattr(t, end) for t in result.thresholds)) for end in ("before", "after")]
         text = (
-            "Classes have thresholds of their own; the table shows each before and after, rounded down so that no box is lost. "
-            f"Where only one can be typed, the smallest loses none of them: conf={ends[0]} becomes conf={ends[1]}."
+            "Classes have thresholds of their own; the table shows each before and after, rounded down so that no box is "
+            f"lost. Where only one can be typed, the smallest loses none of them: conf={ends[0]} becomes conf={ends[1]}."
         )
         return Finding("Operating point", "One a class, before and after", text)
     n_tp, n_fp = (sum(getattr(t, key) for t in result.thresholds) for key in ("n_tp", "n_fp"))
     text = (
-        f"The one before keeps {n_tp:,} right and {n_fp:,} wrong boxes of these images, which it was fitted to; the one "
-        "after keeps them too. A threshold that was chosen for the old scores has to be exchanged."
+        f"The one before keeps {n_tp:,} right and {n_fp:,} wrong boxes of these images, which it was fitted to; the "
+        "one after keeps them too. A threshold that was chosen for the old scores has to be exchanged."
     )
     return Finding("Operating point", f"{typed[0]} becomes {typed[1]}", text)
 

@@ -93,7 +93,9 @@ def test_a_calibration_that_fails_leaves_the_run_and_nothing_stale(tiny, quick, 
     det_ls.YOLO("yolo11n.yaml").train(data=str(tiny), calibrate="val", name="run", exist_ok=True, **quick)
     assert (folder / "weights" / "best.pt").is_file()
     assert not (folder / "weights" / "best_calibrated.pt").exists()
-    assert "best_calibrated.pt was not written, best.pt is as it was: TypeError: nobody thought of this" in "\n".join(log)
+    assert "best_calibrated.pt was not written, best.pt is as it was: TypeError: nobody thought of this" in "\n".join(
+        log
+    )
 
 
 def test_the_calibration_of_an_earlier_best_goes_with_it(tiny, quick, tmp_path, log):
