@@ -240,8 +240,9 @@ def _threshold(result: Calibration) -> Finding:
             return Finding("Operating point", "There is none", "No class has objects.", True)
         ends = [conf_text(min(getattr(t, end) for t in result.thresholds)) for end in ("before", "after")]
         text = (
-            "Classes have thresholds of their own; the table shows each before and after, rounded down so that no box is "
-            f"lost. Where only one can be typed, the smallest loses none of them: conf={ends[0]} becomes conf={ends[1]}."
+            "Classes have thresholds of their own; the table shows each before and after, rounded down so that no box "
+            "is lost. Where only one can be typed, the smallest loses none of them: "
+            f"conf={ends[0]} becomes conf={ends[1]}."
         )
         return Finding("Operating point", "One a class, before and after", text)
     n_tp, n_fp = (sum(getattr(t, key) for t in result.thresholds) for key in ("n_tp", "n_fp"))
