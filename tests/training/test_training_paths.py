@@ -161,8 +161,9 @@ def test_resume_warns_of_what_differs_and_of_nothing_else(interrupted, tmp_path,
     det_ls.YOLO(interrupted).train(resume=True, **given)
     warned = [line for line in log if "Resume ignores" in line]
     assert len(warned) == 2
-    assert "label_smoothing_schedule=cosine, using the checkpoint's label_smoothing_schedule=linear" in warned[0]
-    assert f"label_smoothing_similarity={table}, using the checkpoint's label_smoothing_similarity=None" in warned[1]
+    said = "\n".join(warned)
+    assert "label_smoothing_schedule=cosine, using the checkpoint's label_smoothing_schedule=linear" in said
+    assert f"label_smoothing_similarity={table}, using the checkpoint's label_smoothing_similarity=None" in said
 
 
 def test_resume_restores_the_end_to_end_weights(interrupted):
