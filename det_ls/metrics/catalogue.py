@@ -7,6 +7,7 @@ the function that estimates it.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -151,6 +152,7 @@ _ALL: tuple[Number, ...] = (
         "Negative log-likelihood",
         "As the Brier score, but hard on scores that are surely wrong.",
         "lower",
+        most=math.inf,
         headline=True,
     ),
     Number(
@@ -199,7 +201,14 @@ _KEPT = partial(Number, family=None, population="kept", score_threshold="chosen 
 _OF_KEPT: tuple[Number, ...] = (
     _KEPT("precision", "Precision", "Kept boxes that are right.", "higher"),
     _KEPT("recall", "Recall", "Objects that a kept box finds.", "higher", counts="objects"),
-    _KEPT("fp_per_image", "False positives an image", "Kept boxes that are wrong.", "lower", counts="images"),
+    _KEPT(
+        "fp_per_image",
+        "False positives an image",
+        "Kept boxes that are wrong.",
+        "lower",
+        counts="images",
+        most=math.inf,
+    ),
     _KEPT(
         "LaECE0",
         "Calibration error against IoU",
@@ -264,6 +273,7 @@ _OF_KEPT: tuple[Number, ...] = (
         "Recoverable miscalibration, log-likelihood",
         "The same for the negative log-likelihood.",
         "lower",
+        most=math.inf,
         signed=True,
         headline=False,
     ),
@@ -271,7 +281,14 @@ _OF_KEPT: tuple[Number, ...] = (
     _KEPT(
         "brier", "Brier score", "Mean squared distance of scores from right (1) or wrong (0).", "lower", headline=False
     ),
-    _KEPT("nll", "Negative log-likelihood", "As the Brier score, but hard on sure errors.", "lower", headline=False),
+    _KEPT(
+        "nll",
+        "Negative log-likelihood",
+        "As the Brier score, but hard on sure errors.",
+        "lower",
+        headline=False,
+        most=math.inf,
+    ),
     _KEPT("mean_score", "Mean score", "", "neither", headline=False, unjudged=Unjudged.NEITHER),
 )
 

@@ -10,6 +10,7 @@ probability, in each the distance of the mean probability from the accuracy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -52,12 +53,15 @@ CLASSIFICATION: dict[str, Number] = {
             "zero",
             signed=True,
         ),
-        _OF_IMAGES("nll", "Negative log-likelihood", "Minus the log of the true class's probability.", "lower"),
+        _OF_IMAGES(
+            "nll", "Negative log-likelihood", "Minus the log of the true class's probability.", "lower", most=math.inf
+        ),
         _OF_IMAGES(
             "brier",
             "Brier score",
             "Squared distance of all probabilities from 1 for the true class and 0 for the others; 0 to 2.",
             "lower",
+            most=2.0,
         ),
         _OF_IMAGES("mean_confidence", "Mean confidence", "", "neither", headline=False, unjudged=Unjudged.NEITHER),
     )

@@ -84,6 +84,7 @@ class Number:
         max_detections: Detections an image and class, where COCO's limit is not the table's.
         area: COCO's area range.
         signed: Whether it can be negative.
+        most: The largest value it can have.
         headline: Whether an evaluation leads with it.
         biased: Whether sampling noise only adds to it, as to every binned error: its interval then says how much the
             estimate varies, not where the detector's true error lies.
@@ -108,6 +109,7 @@ class Number:
     max_detections: int | None = None
     area: str = "all"
     signed: bool = False
+    most: float = 1.0
     headline: bool = False
     biased: bool = False
     optimistic: bool = False

@@ -78,10 +78,14 @@ def interval_of(sample: Sample, number: Number, level: float) -> Interval | None
         level: Nominal coverage in (0, 1).
 
     Returns:
-        The interval, or None where nothing is defined.
+        The interval, within what the number can be; None where nothing is defined.
     """
     of = "estimator" if number.biased else "value"
-    return bootstrap_interval(sample.value, sample.replicates, level, of, remove_bias=number.optimistic)
+    found = bootstrap_interval(sample.value, sample.replicates, level, of, remove_bias=number.optimistic)
+    if found is None:
+        return None
+    low = found.low if number.signed else max(found.low, 0.0)
+    return replace(found, low=low, high=min(found.high, max(number.most, sample.value)))
 
 
 def number_of(population: Population, key: str) -> Number:

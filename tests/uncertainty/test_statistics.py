@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -78,3 +79,22 @@ def test_cross_fitting_is_honest_where_choosing_on_the_same_images_is_not(checks
         honest = found[f"{kind}: LRP, cross-fitted minus new images"]
         assert abs(honest) <= 3 * found[f"{kind}: LRP, cross-fitted minus new images, standard error"]
         assert found[f"{kind}: LRP, in-sample minus new images"] < honest
+
+
+def test_no_interval_leaves_what_its_number_can_be():
+    from det_ls.metrics.catalogue import KEPT, NUMBERS
+    from det_ls.uncertainty.bootstrap import interval_of
+    from det_ls.uncertainty.samples import Sample
+
+    wide = np.random.default_rng(0).normal(0.0, 1.0, 1000)
+    ends = {}
+    for key, value in (("precision", 0.02), ("recall", 0.98), ("nll", 0.7), ("squared_error", 0.01)):
+        found = interval_of(Sample(value, value + wide), KEPT[key], 0.95)
+        ends[key] = (found.low, found.high)
+    assert ends["precision"][0] == 0.0
+    assert ends["recall"][1] == 1.0
+    assert ends["nll"][0] == 0.0
+    assert ends["nll"][1] > 1.0
+    assert ends["squared_error"][0] < 0.0  # its estimate is unbiased, so it can be negative
+    gap = interval_of(Sample(0.1, 0.1 + wide), NUMBERS["signed_gap"], 0.95)
+    assert gap.low < 0.0
