@@ -311,20 +311,20 @@ def map_from_dict(content: object, what: str = "map") -> CalibrationMap:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(value)
+        raise ArgumentTypeError(f"map: expected a text, got {type(value).__name__}.")
     return value
 
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(float(value)):
-        raise TypeError(value)
+        raise ArgumentTypeError(f"map: expected a finite number, got {type(value).__name__}.")
     return float(value)
 
 
 def _each(read: Callable[[object], Any]) -> Callable[[object], tuple[Any, ...]]:
     def several(value: object) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)):
-            raise TypeError(value)
+            raise ArgumentTypeError(f"map: expected a list, got {type(value).__name__}.")
         return tuple(map(read, value))
 
     return several
