@@ -57,7 +57,7 @@ ROWS = [
     (1, "b", shift(0.3), 0.7, 0.3, 0.0),  # a hit at any overlap, but none at half
     (2, "a", shift(0.3), 0.9, 0.3, 0.0),  # takes the object at any overlap, and at half leaves it
     (2, "a", shift(0.8), 0.4, 0.0, 1.0),  # to this one
-    (2, "a", 500.0, 0.05, 0.0, 0.0),
+    (2, "a", 500.0, 0.051, 0.0, 0.0),
     (2, "a", 600.0, 0.049, 0.0, 0.0),
     (2, "b", 500.0, 0.0, 0.0, 0.0),
     (1, "a", 1020.0, 0.95, None, None),  # in the crowd
