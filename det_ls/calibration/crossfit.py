@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from det_ls.base.arguments import examples
 from det_ls.base.errors import ArgumentError
 from det_ls.calibration.maps import Floats, Ints
 from det_ls.metrics.thresholds import FOLDS, image_folds
@@ -41,6 +43,40 @@ def folds_by_group(groups: Ints, folds: int = FOLDS, seed: int = 0) -> Ints:
     return image_folds(groups, seed, folds)
 
 
+def check_folds(fold: Ints, group: Ints, matched: NDArray[np.bool_], images: Sequence[object]) -> None:
+    """Raise unless each fold's map has matches to be fitted on, which are those of the other folds.
+
+    Args:
+        fold: (I,) fold of each image.
+        group: (I,) its group.
+        matched: (I,) whether it has a detection that matches an object.
+        images: (I,) what to call it.
+
+    Raises:
+        ValueError: If one fold holds all images with matches.
+
+    Example:
+        >>> fold, matched = np.array([0, 0, 1, 1]), np.array([True, False, False, False])
+        >>> check_folds(fold, np.arange(4), matched, "abcd")
+        Traceback (most recent call last):
+            ...
+        det_ls.base.errors.ArgumentError: folds: expected matched objects outside each fold to fit its map on, got them
+        only in fold 1 of 2 with the images 'a', 'b', and need more images with matches.
+    """
+    names = np.unique(fold).tolist()
+    for number, held_out in enumerate(names, 1):
+        if matched[fold != held_out].any():
+            continue
+        own = examples(image for image, of in zip(images, fold.tolist(), strict=True) if of == held_out)
+        # More folds cannot part what lies in one group.
+        several = len(np.unique(group[matched])) > 1
+        raise ArgumentError(
+            f"folds: expected matched objects outside each fold to fit its map on, got them only in fold {number} of "
+            f"{len(names)} with the images {own}, and need more {'folds or more ' if several else ''}images with "
+            "matches."
+        )
+
+
 def cross_fitted(z: Floats, cls: Ints, fold: Ints, fit: Fit) -> Floats:
     """Calibrate every fold by the map of the other folds.
 
@@ -52,9 +88,18 @@ def cross_fitted(z: Floats, cls: Ints, fold: Ints, fit: Fit) -> Floats:
 
     Returns:
         (N,) calibrated scores.
+
+    Raises:
+        ValueError: If a map cannot be fitted; the message names the fold that was held out.
     """
     scores = np.empty(len(z))
-    for held_out in np.unique(fold):
+    names = np.unique(fold)
+    for number, held_out in enumerate(names, 1):
         rows = fold == held_out
-        scores[rows] = fit(np.flatnonzero(~rows))(z[rows], cls[rows])
+        try:
+            one = fit(np.flatnonzero(~rows))
+        except ArgumentError as error:
+            reason = str(error).removesuffix(".")
+            raise ArgumentError(f"{reason} (with fold {number} of {len(names)} held out).") from error
+        scores[rows] = one(z[rows], cls[rows])
     return scores

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from det_ls.calibration.crossfit import FOLDS, cross_fitted, folds_by_group
+from det_ls.calibration.crossfit import FOLDS, check_folds, cross_fitted, folds_by_group
 from det_ls.calibration.identity import pulled
 from det_ls.calibration.judge import Judged, changes, judged, reliability
 from det_ls.calibration.maps import CalibrationMap, DesmoothMap, Floats, Ints, logit
@@ -43,12 +43,16 @@ def calibrate_table(
         The calibration.
 
     Raises:
-        ValueError: If nothing matches, there are too few groups, or a slope is not above 0.
+        ValueError: If nothing matches (or nothing outside one of the folds), there are too few groups, or a slope is
+            not above 0.
     """
     group = np.arange(table.n_images) if group is None else group
     sample, rows = sample_of(table, z, group, recipe)
     fitted = fit(sample, recipe)
-    fold = folds_by_group(group, folds, seed)[table.image]
+    fold_of_image = folds_by_group(group, folds, seed)
+    matched = np.bincount(table.image[rows], weights=sample.target > 0, minlength=table.n_images) > 0
+    check_folds(fold_of_image, group, matched, table.image_ids)
+    fold = fold_of_image[table.image]
     place = np.full(table.n_detections, -1)
     place[rows] = np.arange(len(rows))
 

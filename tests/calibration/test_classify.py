@@ -123,6 +123,21 @@ def test_intervals_hold_groups_together():
     assert grouped.numbers["ECE"].difference_interval[1] > grouped.numbers["ECE"].difference_interval[0]
 
 
+def test_copies_of_one_group_are_held_out_together():
+    """Copies that are folds apart would be calibrated by a temperature that has seen them."""
+    rng = np.random.default_rng(3)
+    z = rng.normal(0, 2, (20, 4))
+    labels = np.array([rng.choice(4, p=row) for row in np.exp(log_softmax(0.6 * z))])
+    group = np.arange(40) % 20
+    once = calibrate_logits(z, labels, np.arange(20), folds=20)
+    twice = calibrate_logits(np.tile(z, (2, 1)), np.tile(labels, 2), group, folds=20)
+    assert twice.counts["groups"] == twice.counts["folds"] == 20
+    assert twice.counts["images"] == 40
+    assert twice.numbers["nll"].after == pytest.approx(once.numbers["nll"].after, abs=1e-9)
+    alone = calibrate_logits(np.tile(z, (2, 1)), np.tile(labels, 2), np.arange(40), folds=20)
+    assert alone.numbers["nll"].after < twice.numbers["nll"].after - 1e-4
+
+
 def test_the_command_writes_what_the_others_write(scene, tmp_path, capsys):
     words = [f"model={scene[0]}", f"data={scene[1]}", "workers=0", "device=cpu", "bootstrap=20", r"groups=^(\d\d)"]
     out = tmp_path / "calibrated.pt"

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from simulated_maps import simulate
@@ -50,6 +52,50 @@ def test_the_plain_map_lies_between_and_the_shipped_one_within_the_interval():
         assert (shipped <= ends[:, 1]).all()
         kept = (shipped - [1, 0]) / (one.shared.theta[0] - [1, 0])
         assert np.allclose(kept, one.shares[0])
+
+
+@pytest.mark.parametrize("distance", [1.5, 3.0, 10.0])
+@pytest.mark.parametrize(("method", "p"), [("temperature", 1), ("platt", 2)])
+def test_the_shared_map_keeps_one_minus_p_over_w_of_its_distance(method, p, distance):
+    """At any number of standard errors from the identity, and in any direction."""
+    sample = drawn(6, 60, 0.8, -0.2)
+    shared = fit_logistic(affine_features(sample.z, method), sample.target, sample.weight, groups=sample.group)
+    covariance = shared.covariance[0]
+    one = np.array([1.0, 0.0])[:p]
+    for way in (np.ones(p), np.array([1.0, -3.0])[:p]):
+        away = way * distance / np.sqrt(way @ np.linalg.solve(covariance, way))
+        w = away @ np.linalg.solve(covariance, away)
+        assert w == pytest.approx(distance**2)
+        assert shared_share(replace(shared, theta=(one + away)[None])) == pytest.approx(max(0.0, 1 - p / w), abs=1e-9)
+    found = fit(sample, Recipe(method))  # and as it is shipped
+    away = found.shared.theta[0] - one
+    w = away @ np.linalg.solve(found.shared.covariance[0], away)
+    assert 1 < w / p < 100
+    assert found.shares[0] == pytest.approx(1 - p / w, abs=1e-9)
+    assert np.allclose([found.map.a[0], found.map.b[0]][:p], one + (1 - p / w) * away, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("distance", [0.5, 1.5, 3.0, 10.0])
+@pytest.mark.parametrize(("method", "p"), [("temperature", 1), ("platt", 2)])
+def test_a_class_keeps_what_its_own_data_tell_or_those_of_all_together(method, p, distance):
+    sample = drawn(7, 100, 0.7, n_classes=3)
+    features = affine_features(sample.z, method)
+    pooled = fit_pooled(features, sample.target, sample.weight, sample.cls, 3, sample.group)
+    away = np.ones((3, p))
+    away *= distance / np.sqrt(np.einsum("ki,kij,kj->k", away, np.linalg.inv(pooled.covariance), away))[:, None]
+    alone = max(0.0, 1 - p / distance**2)
+    theta = np.concatenate([np.exp(away[:, :1]), away[:, 1:]], 1)
+    moved = replace(pooled, theta=theta, known=np.zeros((3, p, p)))  # all together know nothing
+    assert np.allclose(class_shares(moved), alone, rtol=0, atol=1e-9)
+    know = np.linalg.inv(pooled.covariance) / 2  # each class decides half of its p parameters, at W / 2
+    together = max(0.0, 1 - (3 * p / 2) / (3 * distance**2 / 2))
+    assert np.allclose(class_shares(replace(moved, known=know)), max(alone, together), rtol=0, atol=1e-9)
+    know[0] *= 40  # one class tells all: they are (40 + 2) halves of p parameters, at as many halves of W
+    far = np.array([4.0, 1.0, 1.0])[:, None] * away
+    w = distance**2 * (16 * 40 + 2) / 2
+    moved = replace(moved, theta=np.concatenate([np.exp(far[:, :1]), far[:, 1:]], 1), known=know)
+    expected = [max(0.0, 1 - p / (16 * distance**2), 1 - 21 * p / w), *[max(alone, 1 - 21 * p / w, 0.0)] * 2]
+    assert np.allclose(class_shares(moved), expected, rtol=0, atol=1e-9)
 
 
 def test_many_images_tell_what_few_cannot():
