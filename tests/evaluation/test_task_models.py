@@ -22,6 +22,7 @@ from ultralytics.nn import tasks as stock_tasks
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 import det_ls
+from det_ls.calibration.classify import calibrate_classifier
 from det_ls.cli.main import main
 from det_ls.data.oriented import corners
 from det_ls.evaluation.classification import Classification
@@ -264,7 +265,8 @@ def test_an_evaluation_of_oriented_boxes_can_be_repeated_from_its_files(scene, t
     assert again.metrics.values == result.metrics.values
     assert again.metrics.kept.values == result.metrics.kept.values
     upright = [{k: v for k, v in d.items() if k != "rbox"} for d in result.detections]
-    assert det_ls.evaluate_detections(result.ground_truth, upright).stats["AP"] < result.stats["AP"]
+    with pytest.raises(ValueError, match="detections: expected oriented boxes"):
+        det_ls.evaluate_detections(result.ground_truth, upright)
 
 
 def test_what_does_not_fit_is_one_sentence(scene, tmp_path, tiny, task_data):
@@ -279,7 +281,15 @@ def test_what_does_not_fit_is_one_sentence(scene, tmp_path, tiny, task_data):
     gt["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}]
     with pytest.raises(ValueError, match="annotations: expected oriented boxes"):
         det_ls.evaluate(obb, data, annotations=gt, **SETTINGS)
+    gt["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "rbox": [5, 5, 9, 9, 0.3]}]
+    with pytest.raises(ValueError, match="model: expected one of task obb, .* got one of task segment"):
+        det_ls.evaluate(untrained("segment", "yolo11n", tmp_path), data, annotations=gt, **SETTINGS)
     classifier, folder = untrained("classify", "yolo11n", tmp_path), task_data("classify")
+    for act, weights in ((det_ls.evaluate, obb), (det_ls.evaluate, classifier), (det_ls.calibrate, obb)):
+        with pytest.raises(ValueError, match="device: expected 'cpu'.*, got 'banana'"):  # before any data are read
+            act(weights, tmp_path / "absent", device="banana")
+    with pytest.raises(ValueError, match="device: expected 'cpu'.*, got 99"):
+        calibrate_classifier(classifier, tmp_path / "absent", device=99)
     with pytest.raises(
         ValueError, match="threshold: expected no setting about boxes for a classifier, got threshold=0.5"
     ):
