@@ -27,7 +27,5 @@ def check_device(device: object) -> None:
             select_device(device, verbose=False)  # type: ignore[arg-type]
     except (ValueError, TypeError, RuntimeError) as error:
         cards = [str(i) for i in range(torch.cuda.device_count())]
-        known = (
-            f"'cpu' or of the CUDA devices {', '.join(cards)}" if cards else "'cpu', as there is no CUDA device here"
-        )
+        known = f"'cpu' or of the CUDA devices {', '.join(cards)}" if cards else "'cpu', as there is no CUDA device"
         raise ArgumentError(f"device: expected {known}, got {shown(device)}.") from error

@@ -338,9 +338,11 @@ def test_two_segmentation_models_are_compared(scene):
 # Classifiers
 
 
-def test_a_classifiers_numbers_are_stocks_and_torchs(task_data, tmp_path):
+def test_a_classifiers_numbers_are_stocks_and_torchs(task_data, tmp_path, capsys):
     folder, weights = task_data("classify"), untrained("classify", "yolo11n", tmp_path)
     result = det_ls.evaluate(weights, folder, imgsz=32, device="cpu", bootstrap=100, train_images=5)
+    bars = capsys.readouterr()
+    assert all(f"{split}: intervals" in bars.out + bars.err for split in ("val", "train"))
     assert isinstance(result, Classification)
     stock = YOLO(weights).val(
         data=str(folder), imgsz=32, device="cpu", plots=False, verbose=False, project=str(tmp_path)
