@@ -366,6 +366,33 @@ def test_a_classifiers_numbers_are_stocks_and_torchs(task_data, tmp_path, capsys
     assert result.protocol["imgsz"] == 32
 
 
+def test_the_named_task_is_that_of_the_model_and_names_the_folder(task_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ultralytics.cfg.TESTS_RUNNING", False)
+    monkeypatch.setattr("ultralytics.cfg.SETTINGS", {"runs_dir": str(tmp_path / "runs")})
+    weights = untrained("classify", "yolo11n", tmp_path)
+    words = [
+        f"model={weights}",
+        f"data={task_data('classify')}",
+        "imgsz=32",
+        "device=cpu",
+        "bootstrap=0",
+        "simulations=0",
+    ]
+    for task in ("detect", "task=obb"):
+        assert main(["val", task, *words]) == 2
+        got = task.removeprefix("task=")
+        assert (
+            f"error: task: expected classify, which is what the model is for, got {got}.\n" in capsys.readouterr().err
+        )
+    assert main(["detect", "val", "task=classify", *words]) == 2
+    assert "task: expected one task, got detect and classify." in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert main(["val", *words]) == main(["val", "classify", *words]) == 0
+    files = sorted((tmp_path / "runs").rglob("metrics.json"))
+    assert [f.parent.parent.name for f in files] == ["classify", "classify"]
+
+
 def test_a_classifier_is_measured_at_the_size_that_it_was_trained_with(tmp_path):
     folder = make_task_dataset(tmp_path / "data", "classify")
     weights = untrained("classify", "yolo11n", tmp_path)
