@@ -170,6 +170,8 @@ def calibrate_classifier(
     source = load_source(model, recalibrate)
     if not _classifies(source.module):
         raise ArgumentError("model: expected a classifier, got a detector: det_ls.calibrate calibrates it.")
+    size = _size(source) if imgsz is None else imgsz
+    settings = PredictionSettings(imgsz=size, batch=batch, device=device, workers=workers)
     destination = destination_of(model, save, method, exist_ok)
     detector = load_detector(source.module)
     images = labelled_images(find_folder(data, split), detector.names or {})
@@ -179,8 +181,6 @@ def calibrate_classifier(
     with claim as place:
         if destination is not None:
             check_writable("save", destination.parent)
-        size = _size(source) if imgsz is None else imgsz
-        settings = PredictionSettings(imgsz=size, batch=batch, device=device, workers=workers)
         given = predict_classes(detector, images, settings, logits=True)
         assert given.logits is not None
         codes = np.arange(len(images.files))

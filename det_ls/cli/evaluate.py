@@ -30,20 +30,30 @@ def val(words: Sequence[str]) -> None:
     """Run ``det-ls val``: evaluate a model, and write numbers and report.
 
     Args:
-        words: ``key=value`` words: the arguments of :func:`det_ls.evaluate`.
+        words: ``key=value`` words: the arguments of :func:`det_ls.evaluate`, and ``task``.
 
     Raises:
         TypeError: If a word is no ``key=value`` or a key is unknown.
+        ValueError: If the model is one of another task than ``task``.
     """
     from det_ls.cli.calibrate import calibration_line
+    from det_ls.evaluation.detector import load_detector
     from det_ls.evaluation.evaluate import evaluate
     from det_ls.evaluation.results import Evaluation
     from det_ls.report.classification_page import classification_text, write_classification
     from det_ls.report.printed import evaluation_text
 
-    arguments = _arguments(words, "val", inspect.signature(evaluate).parameters, ("model", "data"))
-    with claimed(arguments, "val") as (folder, place):
-        evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments}, save_dir=place)
+    known = [*inspect.signature(evaluate).parameters, "task"]
+    arguments = _arguments(words, "val", known, ("model", "data"))
+    task = arguments.pop("task", None)
+    loaded = {}
+    if task is not None or arguments.get("save_dir") is None:  # the task names the folder
+        detector = load_detector(arguments["model"])
+        if task not in {None, detector.task}:
+            raise ArgumentError(f"task: expected {detector.task}, which is what the model is for, got {task}.")
+        task, loaded = detector.task, {"model": detector}
+    with claimed(arguments, "val", task or "detect") as (folder, place):
+        evaluation = evaluate(**{"bootstrap": BOOTSTRAP, **arguments, **loaded}, save_dir=place)
         title = f"{name_of(arguments['model'])} on {name_of(arguments['data'])}"
         if isinstance(evaluation, Evaluation):
             _report(evaluation, place, title)

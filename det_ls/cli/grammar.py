@@ -224,6 +224,32 @@ def find_mode(
     return found[0], rest
 
 
+def task_word(words: Sequence[str]) -> list[str]:
+    """Find the task among words in any order.
+
+    Args:
+        words: The words.
+
+    Returns:
+        ``task=...`` as one word; nothing where none is.
+
+    Raises:
+        ValueError: If two are named.
+
+    Examples:
+        >>> task_word(["obb", "val", "model=a.pt"]), task_word(["val", "task", "=", "detect"]), task_word(["val"])
+        (['task=obb'], ['task=detect'], [])
+    """
+    found = []
+    for word in merge_words(words):
+        key, sign, value = (part.strip() for part in word.removeprefix("--").removesuffix(",").partition("="))
+        found.append(value if key == "task" else "" if sign else key)
+    tasks = [task for task in dict.fromkeys(found) if task in TASKS]
+    if len(tasks) > 1:
+        raise ArgumentError(f"task: expected one task, got {' and '.join(tasks)}.")
+    return [f"task={task}" for task in tasks]
+
+
 def check_words(words: Sequence[str], modes: Collection[str]) -> None:
     """Raise for a word or key that neither Ultralytics nor we know, and suggest the one that was meant.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from det_ls.base.arguments import called_as
 from det_ls.base.errors import DetLsError
-from det_ls.cli.grammar import check_words, find_mode, merge_words
+from det_ls.cli.grammar import check_words, find_mode, merge_words, task_word
 from det_ls.cli.help import CALLED_AS, MORE, mode_help
 from det_ls.cli.other import OTHER_COMMANDS
 from det_ls.cli.train import Interrupted, passthrough
@@ -119,12 +119,13 @@ def _run(words: Sequence[str]) -> None:
     if words[0] in OTHER_COMMANDS and not asked:
         OTHER_COMMANDS[words[0]](words[1:])
         return
-    mode, rest = find_mode([word for word in words if word not in asked], COMMANDS, MEASURED_TASKS, ("calibrate",))
+    named = [word for word in words if word not in asked]
+    mode, rest = find_mode(named, COMMANDS, MEASURED_TASKS, ("calibrate",))
     if asked:
         print(mode_help(mode or ("train" if "train" in words else "")) or HELP + MORE)
     elif mode is not None:
         with called_as(CALLED_AS.get(mode, {})):
-            COMMANDS[mode](rest)
+            COMMANDS[mode]([*rest, *task_word(named)] if mode == "val" else rest)
     else:
         check_words(words, [*COMMANDS, *OTHER_COMMANDS])
         passthrough(merge_words(words) if words[0] != "settings" else words)

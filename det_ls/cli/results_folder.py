@@ -15,12 +15,13 @@ _ATTEMPTS = 20  # to find a run folder that no other run takes at the same momen
 
 
 @contextmanager
-def claimed(arguments: dict[str, Any], mode: str) -> Iterator[tuple[Path, Path]]:
+def claimed(arguments: dict[str, Any], mode: str, task: str = "detect") -> Iterator[tuple[Path, Path]]:
     """Claim the folder that ``save_dir`` names, or the next free run folder, before any work.
 
     Args:
         arguments: The arguments of a mode; ``save_dir`` and ``exist_ok`` are taken out.
         mode: The mode.
+        task: The model's task, which names the folder of the run folders.
 
     Yields:
         The folder, and where to write what is moved there when all is done.
@@ -40,7 +41,7 @@ def claimed(arguments: dict[str, Any], mode: str) -> Iterator[tuple[Path, Path]]
     named, exist_ok = arguments.pop("save_dir", None), arguments.pop("exist_ok", False)
     with ExitStack() as stack:
         for attempt in range(_ATTEMPTS):
-            folder = _next_folder(mode) if named is None else Path(str(named))
+            folder = _next_folder(mode, task) if named is None else Path(str(named))
             try:
                 place = stack.enter_context(claim_folder(folder, results=files, exist_ok=exist_ok))
                 break
@@ -50,10 +51,10 @@ def claimed(arguments: dict[str, Any], mode: str) -> Iterator[tuple[Path, Path]]
         yield folder, place
 
 
-def _next_folder(mode: str) -> Path:
+def _next_folder(mode: str, task: str) -> Path:
     """Find the next free run folder, as Ultralytics does."""
     from types import SimpleNamespace
 
     from ultralytics.cfg import get_save_dir
 
-    return get_save_dir(SimpleNamespace(project=None, name=None, task="detect", mode=mode, exist_ok=False))
+    return get_save_dir(SimpleNamespace(project=None, name=None, task=task, mode=mode, exist_ok=False))

@@ -15,7 +15,6 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from det_ls.base.errors import DataError, MissingFileError
 from det_ls.base.folders import is_file
 from det_ls.base.memory import paused_collection
 from det_ls.base.types import ImageId, Json
+from det_ls.data.json_numbers import numbers, refuse_booleans
 from det_ls.data.oriented import ORIENTED, enclosing, is_oriented, oriented_evaluation
 from det_ls.data.stems import ids_by_stem
 
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_BOOLS = {bool, np.bool_}
 LARGEST_ID = 2**53  # of those that a float holds exactly
-LARGEST_COORDINATE = 1e6  # pixels: beyond it a box of the ground truth is a mistake, not an object
+LARGEST_COORDINATE = 1e6  # pixels: beyond it a box is a mistake, not an object
 
 
 @paused_collection()
@@ -94,15 +93,18 @@ def read_ground_truth(source: object, what: str = "gt") -> Json:
         raise DataError(f"{what}: expected COCO instances with lists of {', '.join(keys)}, got something else.")
     images, categories = list(raw["images"]), list(raw["categories"])
     image_ids = _unique_ids(images, f"{what}.images")
+    refuse_booleans(images, ("width", "height"), f"{what}.images")
     category_ids = _unique_ids(categories, f"{what}.categories")
     annotations = list(raw["annotations"])
+    refuse_booleans(annotations, ("id", "image_id", "category_id"), f"{what}.annotations")
     _check_references(annotations, "image_id", image_ids, f"{what}.annotations")
     _check_references(annotations, "category_id", category_ids, f"{what}.annotations")
     annotations = _with_upright_boxes(annotations, f"{what}.annotations")
     boxes = _boxes(annotations, f"{what}.annotations")
-    _check_sizes(annotations, boxes, f"{what}.annotations")
+    _check_near(annotations, boxes, f"{what}.annotations")
+    _check_crowds(annotations, f"{what}.annotations")
     _warn_of_duplicates(annotations, boxes, f"{what}.annotations")
-    areas = _numbers([a.get("area", _area(a, box)) for a, box in zip(annotations, boxes, strict=True)])
+    areas = numbers([a.get("area", _area(a, box)) for a, box in zip(annotations, boxes, strict=True)])
     if areas is None or areas.ndim != 1 or not ((areas >= 0) & (areas <= LARGEST_COORDINATE**2)).all():
         raise DataError(
             f"{what}.annotations: expected every area to be a number of square pixels from 0 to "
@@ -153,21 +155,25 @@ def read_detections(source: object, gt: Json, what: str = "detections") -> list[
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a list of detections, if an image or category id is unknown to the ground truth, if a
-            stem is that of several images, or if a box or score is not a finite number.
+            stem is that of several images, if a box or score is not a finite number, or if boxes are oriented where
+            those of the ground truth are not, or the other way round.
     """
     raw = load_coco(source, what)
     if not isinstance(raw, Sequence) or isinstance(raw, (str, bytes)):
         raise DataError(f"{what}: expected a list of COCO results, got {type(raw).__name__}.")
     detections = list(raw)
+    refuse_booleans(detections, ("image_id", "category_id"), what)
     if (ids := ids_by_stem(detections, gt, what)) is not None:
         detections = [{**d, "image_id": i} for d, i in zip(detections, ids, strict=True)]
     _check_references(detections, "image_id", [image["id"] for image in gt["images"]], what)
     _check_references(detections, "category_id", [category["id"] for category in gt["categories"]], what)
     oriented = is_oriented(gt)
+    _check_kind(detections, gt, what)
     if oriented:
         detections = _with_upright_boxes(detections, what)
     boxes = _boxes(detections, what)
-    scores = _numbers([d.get("score") for d in detections])
+    _check_near(detections, boxes, what)
+    scores = numbers([d.get("score") for d in detections])
     if scores is None or not np.isfinite(scores).all():
         bad = [d["image_id"] for d in detections if not _finite([d.get("score")])]
         raise DataError(f"{what}: expected every score to be a finite number, got others in image {examples(bad)}.")
@@ -265,7 +271,7 @@ def _boxes(entries: Sequence[Any], what: str) -> list[list[float]]:
     rows = [entry.get("bbox") for entry in entries]
     if not rows:
         return []
-    boxes = _numbers(rows)
+    boxes = numbers(rows)
     if boxes is None or boxes.ndim != 2 or boxes.shape[1] != 4 or not _valid_boxes(boxes):
         bad = [e["image_id"] for e, row in zip(entries, rows, strict=True) if not _is_box(row)]
         raise DataError(
@@ -282,9 +288,9 @@ def _with_upright_boxes(entries: Sequence[Any], what: str) -> list[Any]:
     result = list(entries)
     if not places:
         return result
-    boxes = _numbers([entries[i][ORIENTED] for i in places])
+    boxes = numbers([entries[i][ORIENTED] for i in places])
     if boxes is None or boxes.ndim != 2 or boxes.shape[1] != 5 or not _valid_boxes(boxes[:, :4]):
-        rows = [(entries[i]["image_id"], _numbers([entries[i][ORIENTED]])) for i in places]
+        rows = [(entries[i]["image_id"], numbers([entries[i][ORIENTED]])) for i in places]
         bad = [i for i, row in rows if row is None or row.shape != (1, 5) or not _valid_boxes(row[:, :4])]
         raise DataError(
             f"{what}: expected every {ORIENTED} to be five finite numbers [x, y, width, height, angle] with no "
@@ -308,14 +314,29 @@ def _area(entry: Mapping[str, Any], box: Sequence[float]) -> float:
     return float(box[2] * box[3] if oriented is None else oriented[2] * oriented[3])
 
 
-def _check_sizes(annotations: Sequence[Any], boxes: Sequence[Sequence[float]], what: str) -> None:
-    """Raise for ground truth that no annotator meant: boxes out of any image, and crowds that are neither 0 nor 1."""
+def _check_kind(detections: Sequence[Any], gt: Json, what: str) -> None:
+    """Raise unless the detections have oriented boxes where the ground truth has them, and there alone."""
+    oriented = is_oriented(gt)
+    if gt["annotations"] and (odd := [d["image_id"] for d in detections if (ORIENTED in d) != oriented]):
+        has, others = ("oriented", "upright") if oriented else ("upright", "oriented")
+        raise DataError(
+            f"{what}: expected {has} boxes ({'with' if oriented else 'without'} '{ORIENTED}'), as the ground truth "
+            f"has, got {others} ones in image {examples(odd)}."
+        )
+
+
+def _check_near(entries: Sequence[Any], boxes: Sequence[Sequence[float]], what: str) -> None:
+    """Raise for boxes that lie out of any image."""
     array = np.asarray(boxes, np.float64).reshape(-1, 4)
     edges = np.abs(np.concatenate([array, array[:, :2] + array[:, 2:]], 1)).max(1, initial=0)
-    if far := [a["image_id"] for a, edge in zip(annotations, edges, strict=True) if edge > LARGEST_COORDINATE]:
+    if far := [e["image_id"] for e, edge in zip(entries, edges, strict=True) if edge > LARGEST_COORDINATE]:
         raise DataError(
             f"{what}: expected every bbox within {LARGEST_COORDINATE:g} pixels, got others in image {examples(far)}."
         )
+
+
+def _check_crowds(annotations: Sequence[Any], what: str) -> None:
+    """Raise for crowds that are neither 0 nor 1."""
     crowds = [a.get("iscrowd", 0) for a in annotations]
     if odd := [crowd for crowd in crowds if not (isinstance(crowd, (Real, np.bool_)) and crowd in (0, 1))]:
         raise DataError(f"{what}: expected every iscrowd to be 0 or 1, or true or false, got {examples(odd)}.")
@@ -340,7 +361,7 @@ def _odd_areas(annotations: Sequence[Any]) -> list[Any]:
     """Return the images of annotations whose area is no number within bounds."""
     odd = []
     for annotation in annotations:
-        area = _numbers([annotation.get("area", 0)])
+        area = numbers([annotation.get("area", 0)])
         if area is None or area.ndim != 1 or not 0 <= area[0] <= LARGEST_COORDINATE**2:
             odd.append(annotation["image_id"])
     return odd
@@ -348,7 +369,7 @@ def _odd_areas(annotations: Sequence[Any]) -> list[Any]:
 
 def _is_box(row: object) -> bool:
     """Return whether one row is a valid box."""
-    box = _numbers([row])
+    box = numbers([row])
     return box is not None and box.shape == (1, 4) and _valid_boxes(box)
 
 
@@ -359,29 +380,8 @@ def _valid_boxes(boxes: Floats) -> bool:
 
 def _finite(values: list[Any]) -> bool:
     """Return whether all values are finite numbers."""
-    numbers = _numbers(values)
-    return numbers is not None and bool(np.isfinite(numbers).all())
-
-
-def _numbers(values: list[Any]) -> Floats | None:
-    """Return numbers, or equally long rows of them, as an array; None if there is anything else among them."""
-    try:
-        array = np.asarray(values)
-    except (ValueError, OverflowError, RecursionError):  # rows of different lengths, or too many levels of them
-        return None
-    if not values:
-        return np.zeros(0)
-    if array.dtype.kind == "f" and not _BOOLS.isdisjoint(_types(values)):  # numpy takes True among floats for 1.0
-        return None
-    return array.astype(np.float64) if array.dtype.kind in "iuf" else None
-
-
-def _types(values: list[Any]) -> set[type]:
-    """Return the types of numbers, or of the numbers in rows of them."""
-    kinds = set(map(type, values))
-    if kinds & {list, tuple}:
-        kinds = set(map(type, chain.from_iterable(v for v in values if isinstance(v, (list, tuple)))))
-    return kinds
+    found = numbers(values)
+    return found is not None and bool(np.isfinite(found).all())
 
 
 def _indexed(content: Json) -> Any:

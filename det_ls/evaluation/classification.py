@@ -32,12 +32,13 @@ from det_ls.metrics.table import Ints
 from det_ls.metrics.weighted import Progress
 from det_ls.uncertainty.bootstrap import interval_of
 from det_ls.uncertainty.floor import Floor, top_label_floors
-from det_ls.uncertainty.intervals import Interval
-from det_ls.uncertainty.samples import draw
+from det_ls.uncertainty.intervals import Interval, has_spread, wilson_interval
+from det_ls.uncertainty.samples import Sample, draw
 
 if TYPE_CHECKING:
     from det_ls.evaluation.detector import Detector
 
+PROPORTIONS = ("accuracy", "accuracy_top5")
 IMGSZ = 224  # of a classifier whose training is not known
 
 
@@ -49,8 +50,10 @@ class Classification:
         values: Number by key, in the order of :data:`det_ls.metrics.classification.CLASSIFICATION`.
         definitions: By key, how the number was counted: ``bins``, ``n``, ``n_counts``, ``better`` and
             ``higher_is_better`` (None where neither direction is better, or 0 is).
-        intervals: Bootstrap interval by key; empty without a bootstrap.
-        floors: By key, what a calibrated classifier with the same confidences would read; empty without simulations.
+        intervals: Bootstrap interval by key; empty without a bootstrap. Where all replicates are equal, a proportion
+            has Wilson's interval, and any other number none.
+        floors: By key, what a calibrated classifier with the same confidences would read; empty without simulations,
+            and without a number whose simulations are all equal.
         reliability: The diagrams ``top`` (equal-width bins) and ``top_equal_mass`` of the first guess.
         per_class: One entry a class (:func:`det_ls.metrics.classification.class_rows`).
         groups: Number of groups of images, as many as images where each is its own.
@@ -200,8 +203,6 @@ def evaluate_classifier(
             whole, files=tuple(whole.files[i] for i in chosen), labels=tuple(whole.labels[i] for i in chosen)
         )
 
-    progress = progress_bar if measuring.bootstrap else iter
-
     def one(which: str, some: LabelledImages) -> Classification:
         predictions = predict_classes(detector, some, predicting)
         record = {
@@ -217,6 +218,7 @@ def evaluate_classifier(
             **{key: getattr(measuring, key) for key in ("bootstrap", "simulations", "seed", "level")},
             "versions": package_versions("det_ls", "ultralytics", "torch"),
         }
+        progress = progress_bar(which) if measuring.bootstrap else iter
         return measure_classes(predictions.table, some.names, record, measuring, groups=groups, progress=progress)
 
     result = one(split, images)
@@ -256,8 +258,8 @@ def measure_classes(
     }
     intervals = {}
     if measuring.bootstrap:
-        known = {key: interval_of(sample, CLASSIFICATION[key], measuring.level) for key, sample in samples.items()}
-        intervals = {key: _possible(key, interval) for key, interval in known.items() if interval is not None}
+        known = {key: _interval(key, sample, measuring.level, draws.groups) for key, sample in samples.items()}
+        intervals = {key: interval for key, interval in known.items() if interval is not None}
     floors = {}
     if measuring.simulations:
         floors = top_label_floors(
@@ -295,6 +297,21 @@ def classifier_imgsz(detector: Detector) -> int:
     trained = training_record(detector.file, detector.train_args).imgsz
     size = max(trained) if isinstance(trained, (list, tuple)) and trained else trained
     return int(size) if isinstance(size, int) and size > 0 else IMGSZ
+
+
+def _interval(key: str, sample: Sample, level: float, n: int) -> Interval | None:
+    """Compute the interval of a number over n groups of images.
+
+    Replicates that are all equal have no percentiles to speak of: 15 of 15 right make no accuracy of 1 certain. A
+    proportion then has Wilson's interval, another number none.
+    """
+    interval = interval_of(sample, CLASSIFICATION[key], level)
+    if interval is None or has_spread(sample.replicates):
+        return None if interval is None else _possible(key, interval)
+    if key not in PROPORTIONS:
+        return None
+    low, high = wilson_interval(sample.value, n, level)
+    return replace(interval, low=low, high=high)
 
 
 def _possible(key: str, interval: Interval) -> Interval:

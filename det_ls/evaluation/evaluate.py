@@ -20,6 +20,7 @@ from det_ls.base.folders import claim_folder
 from det_ls.base.types import ImageId
 from det_ls.data.ground_truth import ground_truth_for, list_images
 from det_ls.data.groups import GroupSpec
+from det_ls.data.oriented import is_oriented
 from det_ls.evaluation.classes import category_ids, merge_classes, single_class_name
 from det_ls.evaluation.classification import Classification, classifier_imgsz, evaluate_classifier
 from det_ls.evaluation.results import RESULT_FILES, Evaluation, check_save_dir
@@ -182,6 +183,10 @@ def evaluate(
     predicting = replace(predicting, single_cls=single_cls)
     resolved = check_dataset(data, split)
     truth = ground_truth_for(resolved, split, annotations, oriented=oriented)
+    if is_oriented(truth.coco) and not oriented:
+        raise ArgumentError(
+            f"model: expected one of task obb, as the ground truth has oriented boxes, got one of task {detector.task}."
+        )
     elsewhere = None if split_thresholds is None else check_dataset(data, split_thresholds)
     with (
         tempfile.TemporaryDirectory(prefix="det-ls-") as folder,

@@ -13,6 +13,7 @@ from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.metrics.evaluators import DEFAULT_EVALUATOR, get_evaluator
 from det_ls.metrics.grid import THRESHOLDS
 from det_ls.metrics.protocols import get_protocol
+from det_ls.stock.devices import check_device
 from det_ls.uncertainty.intervals import LEAST_REPLICATES
 
 
@@ -33,7 +34,7 @@ class PredictionSettings:
 
     Raises:
         TypeError: If a value has the wrong type.
-        ValueError: If a value is out of range.
+        ValueError: If a value is out of range, or there is no such device.
     """
 
     imgsz: int = 640
@@ -55,6 +56,7 @@ class PredictionSettings:
         if self.end2end is not None:
             check_flag("end2end", self.end2end)
         check_flag("single_cls", self.single_cls)
+        check_device(self.device)
 
 
 @dataclass(frozen=True)

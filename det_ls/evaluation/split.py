@@ -28,6 +28,7 @@ from det_ls.metrics.evaluators import get_evaluator
 from det_ls.metrics.matching import check_scores
 from det_ls.metrics.protocols import TP_IOU, get_protocol
 from det_ls.metrics.table import Floats
+from det_ls.metrics.weighted import Progress
 from det_ls.uncertainty.clusters import design_effect, intragroup_correlation
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def measure(
         measuring,
         groups=codes,
         thresholds=thresholds,
-        progress=progress_bar if measuring.bootstrap else iter,
+        progress=progress_bar(record.get("split")) if measuring.bootstrap else iter,
     )
     protocol = {**record, **measuring.to_dict()}
     if grouped is not None and groups is not None:
@@ -234,12 +235,23 @@ def _group_facts(spec: GroupSpec, groups: Groups, metrics: DetectionMetrics, tra
     )
 
 
-def progress_bar(replicates: Iterable[int]) -> Iterable[int]:
-    """Show a progress bar while replicates are computed."""
-    from ultralytics.utils import TQDM
+def progress_bar(split: str | None) -> Progress:
+    """Make what shows a progress bar while replicates are computed.
 
-    bar: Iterable[int] = TQDM(replicates, desc="bootstrap")
-    return bar
+    Args:
+        split: What they are of, for the bar; None where that has no name.
+
+    Returns:
+        A wrapper of the replicates' numbers.
+    """
+
+    def progress(replicates: Iterable[int]) -> Iterable[int]:
+        from ultralytics.utils import TQDM
+
+        bar: Iterable[int] = TQDM(replicates, desc="intervals" if split is None else f"{split}: intervals")
+        return bar
+
+    return progress
 
 
 def _warn(predictions: Predictions, truth: GroundTruth) -> None:

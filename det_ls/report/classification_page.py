@@ -39,6 +39,10 @@ from det_ls.report.words import (
 
 MOST_CLASSES, MOST_MISTAKES = 200, 20
 _TILES = ("accuracy", "accuracy_top5", "signed_gap", "ECE", "nll")
+_WITHOUT_SPREAD = (
+    " Where all samples read the same, as when every image is classified right, an accuracy has Wilson's interval and "
+    "another number has none."
+)
 _CAPTION = (
     "The probability of the first guess. On the dashed diagonal, images with probability 0.8 are classified rightly 8 "
     "times in 10; below it the probabilities promise too much. Vertical bars are 95% bootstrap intervals of each bin; "
@@ -77,7 +81,8 @@ def write_classification(folder: str | Path, result: Classification, *, title: s
         "training_columns": columns(),
         "trainings": [] if trained is None else [("This model", trained)],
         "protocol": flat({k: v for k, v in result.protocol.items() if k != "training"}),
-        "interval_note": interval_note(intervals, None if result.groups == result.n_images else result.groups),
+        "interval_note": interval_note(intervals, None if result.groups == result.n_images else result.groups)
+        + (_WITHOUT_SPREAD if intervals else ""),
         "numbers": [number_row(result, key) for key in result.values],
         "figures": [inlined(figure, "f-reliability", "Can the probabilities be believed?", _CAPTION)],
         "gap": _gap_rows(result),

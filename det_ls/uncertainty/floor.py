@@ -29,6 +29,7 @@ from det_ls.metrics.class_errors import CLASS_ERRORS, ClassErrors
 from det_ls.metrics.protocols import TP_IOU, Protocol, get_protocol
 from det_ls.metrics.table import DetectionTable, Floats
 from det_ls.metrics.weighted import binned_sums, ratio
+from det_ls.uncertainty.intervals import has_spread
 from det_ls.uncertainty.samples import image_weights
 
 
@@ -189,7 +190,8 @@ def top_label_floors(
         seed: Seed of the simulations.
 
     Returns:
-        Floors of ``ECE`` and ``ECE_equal_mass``.
+        Floors of ``ECE`` and ``ECE_equal_mass``; one whose simulations are all equal, as where every confidence is 1,
+        says nothing and is left out.
     """
     check_integer("simulations", simulations, 1)
     rng = np.random.default_rng(seed)
@@ -208,7 +210,8 @@ def top_label_floors(
             gap = s - (rng.random(n) < s)
             for key, of_bin in kinds.items():
                 drawn[key][:, r] = np.bincount(of_bin, weights=gap, minlength=bins)
-    return {key: _floor(binned_error(gaps[None], count)[0]) for key, gaps in drawn.items()}
+    errors = {key: binned_error(gaps[None], count)[0] for key, gaps in drawn.items()}
+    return {key: _floor(values) for key, values in errors.items() if has_spread(values)}
 
 
 def _drawn_gaps(

@@ -18,6 +18,7 @@ import numpy as np
 from det_ls.metrics.table import Floats
 
 LEAST_REPLICATES = 100
+_ROUNDING = 1e-12
 _FEW = 5  # replicates beyond zero, below which their number says too little
 
 
@@ -73,6 +74,42 @@ def bootstrap_interval(
     return Interval(
         min(float(low), estimate), max(float(high), estimate), level, len(known), len(values) - len(known), of
     )
+
+
+def has_spread(values: Floats) -> bool:
+    """Say whether replicates differ by more than rounding; percentiles of equal ones are no interval.
+
+    Args:
+        values: (R,) replicates; NaN where undefined.
+
+    Returns:
+        Whether any two that are defined differ.
+    """
+    known = values[~np.isnan(values)]
+    return bool(len(known)) and float(np.ptp(known)) > _ROUNDING * max(1.0, float(np.abs(known).max()))
+
+
+def wilson_interval(share: float, n: int, level: float) -> tuple[float, float]:
+    """Compute the score interval of a proportion (Wilson 1927), which has a width also at 0 and 1.
+
+    Args:
+        share: The proportion in [0, 1].
+        n: How many independent cases it is of, at least 1.
+        level: Nominal coverage in (0, 1).
+
+    Returns:
+        Lower and upper end in [0, 1].
+
+    Example:
+        >>> low, high = wilson_interval(1.0, 15, 0.95)
+        >>> round(low, 4), high
+        (0.7961, 1.0)
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = share + z * z / (2 * n)
+    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = ((middle + end) / (1 + z * z / n) for end in (-half, half))
+    return min(max(float(low), 0.0), share), max(min(float(high), 1.0), share)
 
 
 def p_value(estimate: float, values: Floats, *, remove_bias: bool = False) -> float:

@@ -84,7 +84,7 @@ def test_exist_ok_replaces_the_whole_result_and_keeps_other_files(words):
 def test_a_folder_at_work_is_refused_and_the_next_free_one_is_found(words, monkeypatch, tmp_path, capsys):
     taken, free = tmp_path / "metrics", tmp_path / "metrics2"
     folders = iter([taken, free])
-    monkeypatch.setattr("det_ls.cli.results_folder._next_folder", lambda mode: next(folders))
+    monkeypatch.setattr("det_ls.cli.results_folder._next_folder", lambda mode, task: next(folders))
     with claim_folder(taken):
         assert cli.main([*words, f"save_dir={taken}"]) == 2
         assert "where another run is at work" in capsys.readouterr().err

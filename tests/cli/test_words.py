@@ -45,7 +45,9 @@ def test_words_in_any_order_run_our_evaluator(words, called):
     assert cli.main(words.split()) == 0
     [(mode, rest)] = called
     assert mode == "val"
-    assert arguments_of(rest) == {"model": "a.pt", "data": "b.yaml", "split": "val"}
+    given = arguments_of(rest)
+    assert given.pop("task", None) == ("detect" if "detect" in words else None)
+    assert given == {"model": "a.pt", "data": "b.yaml", "split": "val"}
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,54 @@ def test_bad_detection_is_named(change: dict[str, Any], message: str) -> None:
         evaluate_detections(gt, [*detections, {**detections[0], **change}])
 
 
+@pytest.mark.parametrize(
+    ("where", "change", "message"),
+    [
+        ("annotations", {"bbox": [True, 10, 40, 20]}, "gt.annotations: expected every bbox to be four finite numbers"),
+        ("annotations", {"rbox": [9, 9, 4, True, 0]}, "gt.annotations: expected every rbox to be five finite numbers"),
+        ("annotations", {"area": True}, "gt.annotations: expected every area to be a number"),
+        ("annotations", {"id": True}, r"gt.annotations: expected no boolean as id, got True\.$"),
+        ("annotations", {"category_id": True}, r"gt.annotations: expected no boolean as category_id, got True\.$"),
+        ("images", {"id": True}, r"gt.images: expected ids that are all integers or all strings, got True\.$"),
+        ("images", {"width": True}, r"gt.images: expected no boolean as width, got True\.$"),
+        ("categories", {"id": True}, r"gt.categories: expected ids that are all integers or all strings, got True\.$"),
+    ],
+)
+def test_true_is_no_number_of_the_ground_truth(where: str, change: dict[str, Any], message: str) -> None:
+    gt: dict[str, Any] = {
+        "images": [{"id": 1}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "bbox": [i, 10, 40, 20], "area": 800} for i in (1, 2)
+        ],
+        "categories": [{"id": 1}],
+    }
+    read_ground_truth(gt)
+    gt[where][0] |= change
+    with pytest.raises(ValueError, match=message):
+        read_ground_truth(gt)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [True, 10, 40, 20]}, "detections: expected every bbox to be four finite numbers"),
+        ({"category_id": True}, r"detections: expected no boolean as category_id, got True\.$"),
+        ({"image_id": True}, r"detections: expected no boolean as image_id, got True\.$"),
+        ({"bbox": [0, 10, 2_000_000, 20]}, r"detections: expected every bbox within 1e\+06 pixels, got .* image 1\.$"),
+    ],
+)
+def test_detections_have_no_true_as_a_number_and_lie_in_an_image(change: dict[str, Any], message: str) -> None:
+    gt = {
+        "images": [{"id": 1}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 10, 40, 20]}],
+        "categories": [{"id": 1}],
+    }
+    good = {"image_id": 1, "category_id": 1, "bbox": [1, 10, 40, 20], "score": 0.5}
+    assert len(read_detections([good], gt)) == 1
+    with pytest.raises(ValueError, match=message):
+        read_detections([good, {**good, **change}], gt)
+
+
 def test_entries_have_to_be_mappings() -> None:
     with pytest.raises(ValueError, match=r"detections: expected mappings as entries, got \[5, 1\]"):
         evaluate_detections(hard_set()[0], [[5, 1]])

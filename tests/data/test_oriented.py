@@ -167,6 +167,19 @@ def test_a_crossing_box_matches_by_its_rectangle_and_not_by_the_box_around_it():
     assert gt["annotations"][0]["area"] == 320
 
 
+def test_boxes_of_the_other_kind_are_refused():
+    gt, detections = scene(0.3)
+    upright = [{"image_id": d["image_id"], "category_id": d["category_id"], "bbox": [1, 1, 9, 9], "score": 0.5}
+               for d in detections]  # fmt: skip
+    with pytest.raises(ValueError, match=r"detections: expected oriented boxes \(with 'rbox'\).* got upright ones in"):
+        evaluate_detections(gt, [*detections[:-1], upright[-1]])
+    plain = read_ground_truth(gt)
+    plain["annotations"] = [{k: v for k, v in a.items() if k != "rbox"} for a in plain["annotations"]]
+    with pytest.raises(ValueError, match=r"detections: expected upright boxes \(without 'rbox'\).* got oriented ones"):
+        evaluate_detections(plain, [upright[0], {**upright[1], "rbox": [5, 5, 8, 8, 0]}])
+    assert read_detections([{**upright[0], "rbox": [5, 5, 8, 8, 0]}], {**plain, "annotations": []})
+
+
 @pytest.mark.parametrize("rbox", [[1, 2, 3, 4], [1, 2, -3, 4, 0], [1, 2, 3, 4, float("nan")], ["a"] * 5, None, 3])
 def test_nonsense_is_refused(rbox):
     gt, _ = scene(0.0)

@@ -22,6 +22,7 @@ from ultralytics.nn import tasks as stock_tasks
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 import det_ls
+from det_ls.calibration.classify import calibrate_classifier
 from det_ls.cli.main import main
 from det_ls.data.oriented import corners
 from det_ls.evaluation.classification import Classification
@@ -264,7 +265,8 @@ def test_an_evaluation_of_oriented_boxes_can_be_repeated_from_its_files(scene, t
     assert again.metrics.values == result.metrics.values
     assert again.metrics.kept.values == result.metrics.kept.values
     upright = [{k: v for k, v in d.items() if k != "rbox"} for d in result.detections]
-    assert det_ls.evaluate_detections(result.ground_truth, upright).stats["AP"] < result.stats["AP"]
+    with pytest.raises(ValueError, match="detections: expected oriented boxes"):
+        det_ls.evaluate_detections(result.ground_truth, upright)
 
 
 def test_what_does_not_fit_is_one_sentence(scene, tmp_path, tiny, task_data):
@@ -279,7 +281,15 @@ def test_what_does_not_fit_is_one_sentence(scene, tmp_path, tiny, task_data):
     gt["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}]
     with pytest.raises(ValueError, match="annotations: expected oriented boxes"):
         det_ls.evaluate(obb, data, annotations=gt, **SETTINGS)
+    gt["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "rbox": [5, 5, 9, 9, 0.3]}]
+    with pytest.raises(ValueError, match="model: expected one of task obb, .* got one of task segment"):
+        det_ls.evaluate(untrained("segment", "yolo11n", tmp_path), data, annotations=gt, **SETTINGS)
     classifier, folder = untrained("classify", "yolo11n", tmp_path), task_data("classify")
+    for act, weights in ((det_ls.evaluate, obb), (det_ls.evaluate, classifier), (det_ls.calibrate, obb)):
+        with pytest.raises(ValueError, match="device: expected 'cpu'.*, got 'banana'"):  # before any data are read
+            act(weights, tmp_path / "absent", device="banana")
+    with pytest.raises(ValueError, match="device: expected 'cpu'.*, got 99"):
+        calibrate_classifier(classifier, tmp_path / "absent", device=99)
     with pytest.raises(
         ValueError, match="threshold: expected no setting about boxes for a classifier, got threshold=0.5"
     ):
@@ -328,9 +338,11 @@ def test_two_segmentation_models_are_compared(scene):
 # Classifiers
 
 
-def test_a_classifiers_numbers_are_stocks_and_torchs(task_data, tmp_path):
+def test_a_classifiers_numbers_are_stocks_and_torchs(task_data, tmp_path, capsys):
     folder, weights = task_data("classify"), untrained("classify", "yolo11n", tmp_path)
     result = det_ls.evaluate(weights, folder, imgsz=32, device="cpu", bootstrap=100, train_images=5)
+    bars = capsys.readouterr()
+    assert all(f"{split}: intervals" in bars.out + bars.err for split in ("val", "train"))
     assert isinstance(result, Classification)
     stock = YOLO(weights).val(
         data=str(folder), imgsz=32, device="cpu", plots=False, verbose=False, project=str(tmp_path)
@@ -352,6 +364,33 @@ def test_a_classifiers_numbers_are_stocks_and_torchs(task_data, tmp_path):
     assert result.train.n_images == 5
     assert set(result.gap) == set(result.values)
     assert result.protocol["imgsz"] == 32
+
+
+def test_the_named_task_is_that_of_the_model_and_names_the_folder(task_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ultralytics.cfg.TESTS_RUNNING", False)
+    monkeypatch.setattr("ultralytics.cfg.SETTINGS", {"runs_dir": str(tmp_path / "runs")})
+    weights = untrained("classify", "yolo11n", tmp_path)
+    words = [
+        f"model={weights}",
+        f"data={task_data('classify')}",
+        "imgsz=32",
+        "device=cpu",
+        "bootstrap=0",
+        "simulations=0",
+    ]
+    for task in ("detect", "task=obb"):
+        assert main(["val", task, *words]) == 2
+        got = task.removeprefix("task=")
+        assert (
+            f"error: task: expected classify, which is what the model is for, got {got}.\n" in capsys.readouterr().err
+        )
+    assert main(["detect", "val", "task=classify", *words]) == 2
+    assert "task: expected one task, got detect and classify." in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert main(["val", *words]) == main(["val", "classify", *words]) == 0
+    files = sorted((tmp_path / "runs").rglob("metrics.json"))
+    assert [f.parent.parent.name for f in files] == ["classify", "classify"]
 
 
 def test_a_classifier_is_measured_at_the_size_that_it_was_trained_with(tmp_path):

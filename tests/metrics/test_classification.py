@@ -20,6 +20,7 @@ from det_ls.metrics.classification import (
     classification_table,
     joined,
 )
+from det_ls.report.classification_page import classification_text
 from det_ls.uncertainty.floor import top_label_floors
 
 
@@ -139,6 +140,29 @@ def test_over_confidence_is_seen_and_a_calibrated_classifier_is_not_accused():
         assert interval.low >= 0 or CLASSIFICATION[key].signed
     assert over.definitions["accuracy"]["higher_is_better"] is True
     assert over.definitions["nll"]["higher_is_better"] is False
+
+
+def test_fifteen_of_fifteen_right_are_no_certainty():
+    names, files = list("abcdefg"), [f"p{i // 3}_{i}.png" for i in range(15)]
+    y = np.arange(15) % 7
+    how = MeasureSettings(bootstrap=100, simulations=100)
+    table = classification_table(np.eye(7)[y] * 800, y, names)  # every confidence is 1
+    found = measure_classes(table, files, {}, how)
+    assert found.values["accuracy"] == found.values["accuracy_top5"] == 1
+    for key in ("accuracy", "accuracy_top5"):  # Wilson: n / (n + z^2)
+        assert (found.intervals[key].low, found.intervals[key].high) == (pytest.approx(15 / (15 + 1.959964**2)), 1)
+    assert set(found.intervals) == {"accuracy", "accuracy_top5"}
+    assert found.floors == {}
+    grouped = measure_classes(table, files, {}, how, groups=r"^p\d+")
+    assert grouped.intervals["accuracy"].low == pytest.approx(5 / (5 + 1.959964**2))
+    wrong = measure_classes(classification_table(np.eye(7)[y] * 800, (y + 1) % 7, names), files, {}, how)
+    assert (wrong.intervals["accuracy"].low, wrong.intervals["accuracy"].high) == (
+        0,
+        pytest.approx(1 - 0.7961, abs=1e-4),
+    )
+    text = classification_text(found)
+    assert "1.0000, 1.0000" not in text
+    assert "floor" not in text
 
 
 def test_groups_widen_intervals_and_raise_the_floor():

@@ -11,6 +11,7 @@ import ultralytics
 from ultralytics.engine import trainer as engine
 
 from det_ls.stock import patches
+from det_ls.stock.devices import check_device
 from det_ls.stock.expect import SUPPORTED, Attribute, Method, Source, expect
 from det_ls.stock.logs import quiet, without_lines
 
@@ -100,3 +101,12 @@ def test_the_default_config_is_read_as_ultralytics_reads_it():
     from det_ls.stock.config import default_config
 
     assert default_config() == DEFAULT_CFG_DICT
+
+
+@pytest.mark.parametrize("device", [99, "banana", "cuda:99", [98, 99]])
+def test_a_device_that_is_not_there_is_one_sentence_and_logs_nothing(device, log):
+    with pytest.raises(ValueError, match=r"^device: expected 'cpu'[^\n]*, got [^\n]*\.$"):
+        check_device(device)
+    check_device("cpu")
+    check_device(None)
+    assert not log
