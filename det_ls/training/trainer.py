@@ -20,6 +20,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from det_ls.base.errors import ArgumentError, RunError, VersionError
 from det_ls.data.locate import class_names, dataset_root, local_data_file
+from det_ls.losses.classification import check_mode
 from det_ls.losses.families import copy_progress, criterion_with_matrix, describe, set_smoothing_matrix
 from det_ls.smoothing.columns import csv_cell
 from det_ls.smoothing.policy import Policy
@@ -358,10 +359,11 @@ def check_data(
         single_cls: Whether training takes all classes for one.
 
     Raises:
-        ValueError: If a data set has a class name twice, or a value does not fit its classes.
+        ValueError: If a data set has a class name twice, or a value does not fit its classes or the task.
     """
     check_calibrate(request.smoothing, trainer.task, trainer.family, data, single_cls)
     check_adaptive(request.smoothing, trainer.task, trainer.family)
+    check_mode(request.smoothing, trainer.task)
     if not trainer.names_in_yaml:
         return
     for item in data if isinstance(data, (list, tuple)) else [data]:

@@ -90,6 +90,21 @@ def test_keys_without_epsilon_are_refused_by_trainer_and_criterion_too(tiny, qui
     assert_no_run(quick)
 
 
+def test_background_is_refused_for_a_classifier_before_a_run_folder_exists(task_data, quick, capsys):
+    keys = {**quick, "data": str(task_data("classify")), "label_smoothing": 0.1, "label_smoothing_mode": "background"}
+    message = (
+        "label_smoothing_mode: expected redistribute, uniform, binary or online for a classifier, got 'background'"
+    )
+    with pytest.raises(ValueError, match=message):
+        det_ls.YOLO("yolo11n-cls.yaml").train(**keys)
+    with pytest.raises(ValueError, match=message):
+        ultralytics.YOLO("yolo11n-cls.yaml").train(trainer=det_ls.ClassificationTrainer, **keys)
+    words = [f"{key}={value}" for key, value in keys.items()]
+    assert cli.main(["train", "task=classify", "model=yolo11n-cls.yaml", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert_no_run(quick)
+
+
 def test_an_epsilon_of_zero_with_other_keys_is_asked_for_and_trains(tiny, quick):
     det_ls.YOLO("yolo11n.yaml").train(data=str(tiny), label_smoothing=0, label_smoothing_mode="uniform", **quick)
 
