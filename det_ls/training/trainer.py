@@ -18,7 +18,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from det_ls.base.errors import ArgumentError, RunError, VersionError
+from det_ls.base.errors import ArgumentError, DetLsError, RunError, VersionError
 from det_ls.data.locate import class_names, dataset_root, local_data_file
 from det_ls.losses.classification import check_mode
 from det_ls.losses.families import copy_progress, criterion_with_matrix, describe, set_smoothing_matrix
@@ -37,7 +37,7 @@ from det_ls.training.held_out import TRAIN_LIST, check_adaptive, hold_out
 from det_ls.training.observed import Observer, observer_for
 from det_ls.training.policy_state import STATE_KEY, restore, saved_with, share
 from det_ls.training.resume import check_resume, refuse_finished
-from det_ls.training.run_folder import TABLE_COPY, copy_table, new_folders, remove_empty
+from det_ls.training.run_folder import TABLE_COPY, check_epochs, check_no_file, copy_table, new_folders, remove_empty
 
 if TYPE_CHECKING:
     from ultralytics.engine.trainer import BaseTrainer as _Base
@@ -95,6 +95,7 @@ class LabelSmoothingTrainerMixin(_Base):
         self.request = Request.of_keys({**cfg_keys, **override_keys})
         if not overrides.get("resume"):
             self.request.check_epsilon()
+        check_epochs({**cfg, **overrides}.get("epochs"))
         self._new_folders: list[Path] = []
         self._criterion: Any = None
         self._observer = Observer()
@@ -129,6 +130,8 @@ class LabelSmoothingTrainerMixin(_Base):
         check_adaptive(self.smoothing, self.args.task, self.family)
         if not isinstance(self.args.data, dict):
             check_data(type(self), self.request, self.args.data, self.args.single_cls)
+        if not self.resume:
+            check_no_file(self.args)
         self._new_folders = new_folders(self.args)
 
     def _go_on_with(self, last: Path) -> None:
@@ -210,8 +213,18 @@ class LabelSmoothingTrainerMixin(_Base):
         """Resolve the data set as stock does, with a one-sentence error."""
         try:
             return super().get_dataset()
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
+        except DetLsError:
+            raise
+        except (
+            RuntimeError,
+            LookupError,
+            ValueError,
+            TypeError,
+            SyntaxError,
+            OSError,
+        ) as error:  # as the oddity differs
+            said = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() would quote it
+            reason = next(iter(str(said).strip().splitlines()), type(error).__name__)
             raise RunError(f"data: expected a usable data set, got {self.args.data!r}: {reason}") from error
 
     def _held_out_of(self, images: Any) -> str:
