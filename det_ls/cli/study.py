@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from det_ls.base.errors import ArgumentTypeError
+from det_ls.base.errors import ArgumentTypeError, RunError
 from det_ls.cli.train import Interrupted
 from det_ls.study.plan import default_name
 
@@ -27,11 +27,14 @@ def study(words: Sequence[str]) -> None:
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, with the command that goes on.
+        RuntimeError: If cells failed and none is done; the page is written all the same. Some that failed are listed
+            on it, and are no error. ``report=`` reads, and raises for neither.
         TypeError: If a word is no ``key=value`` or a key is unknown.
         ValueError: If a value does not fit.
     """
     from det_ls.cli.grammar import key_values, read_cfg
     from det_ls.report.study_display import StudyDisplay
+    from det_ls.study.grid import cell_name
     from det_ls.study.plan import default_folder
     from det_ls.study.result import STUDY_FILE
     from det_ls.study.run import study as run_study
@@ -51,6 +54,12 @@ def study(words: Sequence[str]) -> None:
         again = command_to_go_on(folder) if begun else shlex.join(["det-ls", "study", *words])
         raise Interrupted(f"{'go on' if begun else 'nothing was begun, repeat'} with: {again}") from interrupt
     _print(result, _write_page(result))
+    if "report" not in arguments and result.failed and not result.done:
+        first = result.failed[0]
+        raise RunError(
+            f"study: expected a cell that finishes, got {len(result.failed)} that failed, the first one "
+            f"({cell_name(first.cell)}) with: {first.error}"
+        )
 
 
 def _write_page(result: StudyResult) -> Path:

@@ -13,6 +13,27 @@ from ultralytics.utils.loss import v8ClassificationLoss
 from det_ls.base.errors import ArgumentError, RunError
 from det_ls.losses.cross_entropy import cross_entropy_with_matrix
 from det_ls.losses.prediction_sums import PredictionSums
+from det_ls.smoothing.settings import PREFIX, LabelSmoothing
+
+
+def check_mode(smoothing: LabelSmoothing, task: str | None) -> None:
+    """Raise for a mode that smooths nothing under a softmax.
+
+    A row of ``background`` is (1 - eps) times a one-hot row: the gradient is (1 - eps) times the plain loss's, and
+    the same probabilities minimise it.
+
+    Args:
+        smoothing: The keys.
+        task: The trainer's task; only ``classify`` has a softmax.
+
+    Raises:
+        ValueError: If the mode is ``background`` and the task ``classify``.
+    """
+    if task == "classify" and smoothing.label_smoothing_mode == "background":
+        raise ArgumentError(
+            f"{PREFIX}_mode: expected redistribute, uniform, binary or online for a classifier, got 'background', "
+            "which only scales the loss of a softmax."
+        )
 
 
 class LabelSmoothingClassificationLoss(v8ClassificationLoss):

@@ -46,7 +46,10 @@ def smoothed_cross_entropy(
             point of the logits' shape, whose rows are multiplied by P.
         epsilon: Share of mass taken from the true class, one number or one for each class
             (:func:`det_ls.smoothing_matrix`).
-        mode: ``redistribute``, ``uniform``, ``binary`` or ``background``.
+        mode: ``redistribute``, ``uniform``, ``binary`` or ``background``. Under a softmax ``background`` smooths
+            nothing: a row of it is (1 - eps) times a one-hot row, so that the loss is (1 - eps) times the plain one.
+            A row of ``binary`` has the mass S = 1 + (K - 2) eps / 2: the loss is S times that of the row divided by S,
+            whose true class has (1 - eps / 2) / S, far below 1 - eps with many classes. Prefer the other two.
         similarity: (K, K) table that says where each class's share goes (``redistribute`` only).
         weight: (K,) class weights, or None. As in torch, the mean divides by the weights of the true classes.
         ignore_index: Label whose rows count nothing; for class indices only.

@@ -10,6 +10,7 @@ from typing import Any
 from ultralytics.cfg import get_save_dir
 from ultralytics.utils import RANK, YAML
 
+from det_ls.base.errors import ArgumentError, ExistingFileError
 from det_ls.base.files import write_atomically
 from det_ls.smoothing.similarity import SimilarityTable
 
@@ -32,6 +33,34 @@ def copy_table(table: SimilarityTable | None, folder: Path, args: Any) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(copy, table.text.encode("utf-8"))
         YAML.save(folder / "args.yaml", vars(args))
+
+
+def check_epochs(epochs: object) -> None:
+    """Raise if there is no epoch to train; what is no number is left to Ultralytics.
+
+    Args:
+        epochs: The number of epochs.
+
+    Raises:
+        ValueError: If it is below 1.
+    """
+    if isinstance(epochs, (int, float)) and epochs < 1:
+        raise ArgumentError(f"epochs: expected at least 1, got {epochs}.")
+
+
+def check_no_file(args: Any) -> None:
+    """Raise if a file is where a run folder, or one above it, is about to be made.
+
+    Args:
+        args: The trainer's ``args``.
+
+    Raises:
+        FileExistsError: If there is one.
+    """
+    folder = Path(get_save_dir(args))
+    found = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if found is not None and not found.is_dir():
+        raise ExistingFileError(f"project: expected a folder, got the file '{found}'.")
 
 
 def new_folders(args: Any) -> list[Path]:

@@ -18,8 +18,9 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from det_ls.base.errors import ArgumentError, RunError, VersionError
+from det_ls.base.errors import ArgumentError, DetLsError, RunError, VersionError
 from det_ls.data.locate import class_names, dataset_root, local_data_file
+from det_ls.losses.classification import check_mode
 from det_ls.losses.families import copy_progress, criterion_with_matrix, describe, set_smoothing_matrix
 from det_ls.smoothing.columns import csv_cell
 from det_ls.smoothing.policy import Policy
@@ -36,7 +37,7 @@ from det_ls.training.held_out import TRAIN_LIST, check_adaptive, hold_out
 from det_ls.training.observed import Observer, observer_for
 from det_ls.training.policy_state import STATE_KEY, restore, saved_with, share
 from det_ls.training.resume import check_resume, refuse_finished
-from det_ls.training.run_folder import TABLE_COPY, copy_table, new_folders, remove_empty
+from det_ls.training.run_folder import TABLE_COPY, check_epochs, check_no_file, copy_table, new_folders, remove_empty
 
 if TYPE_CHECKING:
     from ultralytics.engine.trainer import BaseTrainer as _Base
@@ -94,6 +95,7 @@ class LabelSmoothingTrainerMixin(_Base):
         self.request = Request.of_keys({**cfg_keys, **override_keys})
         if not overrides.get("resume"):
             self.request.check_epsilon()
+        check_epochs({**cfg, **overrides}.get("epochs"))
         self._new_folders: list[Path] = []
         self._criterion: Any = None
         self._observer = Observer()
@@ -128,6 +130,8 @@ class LabelSmoothingTrainerMixin(_Base):
         check_adaptive(self.smoothing, self.args.task, self.family)
         if not isinstance(self.args.data, dict):
             check_data(type(self), self.request, self.args.data, self.args.single_cls)
+        if not self.resume:
+            check_no_file(self.args)
         self._new_folders = new_folders(self.args)
 
     def _go_on_with(self, last: Path) -> None:
@@ -209,8 +213,18 @@ class LabelSmoothingTrainerMixin(_Base):
         """Resolve the data set as stock does, with a one-sentence error."""
         try:
             return super().get_dataset()
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
+        except DetLsError:
+            raise
+        except (
+            RuntimeError,
+            LookupError,
+            ValueError,
+            TypeError,
+            SyntaxError,
+            OSError,
+        ) as error:  # as the oddity differs
+            said = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() would quote it
+            reason = next(iter(str(said).strip().splitlines()), type(error).__name__)
             raise RunError(f"data: expected a usable data set, got {self.args.data!r}: {reason}") from error
 
     def _held_out_of(self, images: Any) -> str:
@@ -358,10 +372,11 @@ def check_data(
         single_cls: Whether training takes all classes for one.
 
     Raises:
-        ValueError: If a data set has a class name twice, or a value does not fit its classes.
+        ValueError: If a data set has a class name twice, or a value does not fit its classes or the task.
     """
     check_calibrate(request.smoothing, trainer.task, trainer.family, data, single_cls)
     check_adaptive(request.smoothing, trainer.task, trainer.family)
+    check_mode(request.smoothing, trainer.task)
     if not trainer.names_in_yaml:
         return
     for item in data if isinstance(data, (list, tuple)) else [data]:

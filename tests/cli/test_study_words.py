@@ -100,3 +100,54 @@ def test_report_reads_a_study_and_writes_its_page(tiny, tmp_path, capsys):
     assert "Labels as they are: " in printed
     page = (tmp_path / "report.html").read_text()
     assert f"det-ls study data={tiny} model=yolo11n.yaml epochs=2 seeds=0,1,2 label_smoothing=0,0.1" in page
+
+
+class Ending:
+    """An executor whose cells end at the next look: those that are named are done, the others fail."""
+
+    slots = 1
+
+    def __init__(self, done=()):
+        self._done, self._running = done, []
+
+    def room(self):
+        return not self._running
+
+    def start(self, job):
+        self._running.append(job)
+
+    def finished(self):
+        ended, self._running = self._running, []
+        for job in ended:
+            done = job.task.name in self._done
+            values = {"AP": 0.4, "kept.absolute_gap": 0.1, "kept.squared_error": 0.02}
+            measured = {"val": values, "train": values, "platt": values, "reliability": {}} if done else None
+            content = {"schema": 1, "hash": job.task.hash(), "cell": asdict(job.task.cell), "config": job.task.words}
+            content |= {"state": "done" if done else "failed", "measured": measured, "seconds": 1.0}
+            job.folder.mkdir(parents=True, exist_ok=True)
+            write_json(
+                job.folder / CELL_FILE, {**content, "error": None if done else "data: expected a cat, got a dog."}
+            )
+        return [(job, None) for job in ended]
+
+    def stop(self):
+        pass
+
+
+def test_a_study_of_which_every_cell_failed_is_no_success(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "_LOOK", 0.0)
+    folder, page = tmp_path / "study", tmp_path / "study" / "report.html"
+    begin = ["study", f"data={tiny}", "model=yolo11n.yaml", "epochs=1", "seeds=1", "label_smoothing=0,0.1"]
+    for words in ([*begin, f"save_dir={folder}"], ["study", f"resume={folder}"]):
+        monkeypatch.setattr(runs, "_executor", lambda *args: Ending())
+        page.unlink(missing_ok=True)
+        assert main(words) == 2
+        said = capsys.readouterr()
+        error = "study: expected a cell that finishes, got 2 that failed, the first one (seed0/stock) with: data: "
+        assert said.err.splitlines()[-1] == f"det-ls: error: {error}expected a cat, got a dog."
+        assert "seed0/redistribute_0.1 failed: data: expected a cat" in said.out
+        assert page.is_file()
+    assert main(["study", f"report={folder}"]) == 0
+    monkeypatch.setattr(runs, "_executor", lambda *args: Ending(["seed0/stock"]))
+    assert main(["study", f"resume={folder}"]) == 0
+    assert "seed0/redistribute_0.1 failed: data: expected a cat" in capsys.readouterr().out

@@ -25,6 +25,7 @@ import det_ls
 from det_ls.calibration.classify import calibrate_classifier
 from det_ls.cli.main import main
 from det_ls.data.oriented import corners
+from det_ls.evaluation import predictions
 from det_ls.evaluation.classification import Classification
 from det_ls.evaluation.detector import load_detector
 from det_ls.evaluation.predictions import predict
@@ -269,6 +270,24 @@ def test_an_evaluation_of_oriented_boxes_can_be_repeated_from_its_files(scene, t
         det_ls.evaluate_detections(result.ground_truth, upright)
 
 
+def test_oriented_boxes_are_kept_from_the_score_that_stock_has_unless_told(scene, monkeypatch):
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def predict(*_, conf, **__):
+        asked.append(conf)
+        raise Asked
+
+    monkeypatch.setattr(predictions, "predict", predict)
+    for task, keys in (("obb", {}), ("obb", {"conf": 0.001}), ("segment", {})):
+        weights, data = scene(task, "yolo11n")
+        with pytest.raises(Asked):
+            det_ls.evaluate(weights, data, imgsz=SIDE, device="cpu", **keys)
+    assert asked == [0.01, 0.001, 0.001]
+
+
 def test_what_does_not_fit_is_one_sentence(scene, tmp_path, tiny, task_data):
     obb, data = scene("obb", "yolo11n")
     with pytest.raises(
@@ -362,6 +381,7 @@ def test_a_classifiers_numbers_are_stocks_and_torchs(task_data, tmp_path, capsys
     one_hot = torch.nn.functional.one_hot(y, 3)
     assert result.values["brier"] == pytest.approx(((p - one_hot) ** 2).sum(1).mean().item(), abs=1e-4)
     assert result.train.n_images == 5
+    assert set(result.train.table.label.tolist()) == {0, 1, 2}  # drawn from all folders, not the first ones
     assert set(result.gap) == set(result.values)
     assert result.protocol["imgsz"] == 32
 

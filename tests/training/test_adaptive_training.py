@@ -24,6 +24,7 @@ from det_ls.calibration.smoothing import kept_shares
 from det_ls.cli import main as cli
 from det_ls.data.ground_truth import list_images
 from det_ls.evaluation.predictions import predict
+from det_ls.training import observed
 from det_ls.training.held_out import divide, hold_out
 from det_ls.training.policy_state import STATE_KEY
 from det_ls.training.tune import keys_of_runs
@@ -71,8 +72,6 @@ def assert_steered(trainer, records, gaps=(2, 3)) -> None:
 @pytest.fixture
 def over_confident(monkeypatch):
     """A gap that is as large as in a real run, of a detector that has learnt next to nothing in a few steps."""
-    from det_ls.training import observed
-
     measured = observed.measured_gap
     monkeypatch.setattr(observed, "measured_gap", lambda *args: 0.08 + measured(*args))
 
@@ -238,14 +237,23 @@ def test_the_gap_is_that_of_the_boxes_of_an_independent_prediction(data, short):
 
 @pytest.mark.parametrize("task", ["segment", "pose", "obb"])
 def test_other_tasks_are_steered(task, short, tmp_path, monkeypatch):
+    measured, asked = observed.measured_gap, []
+
+    def over_confident(validator, trainer):
+        asked.append(validator.args.conf)
+        return 0.08 + measured(validator, trainer)
+
+    monkeypatch.setattr(observed, "measured_gap", over_confident)
     stock = make_dataset
     monkeypatch.setattr("conftest.make_dataset", lambda *args, **keys: stock(*args, **{**keys, "train": 44, "val": 2}))
     data = make_task_dataset(tmp_path / "data", task)
     model = det_ls.YOLO(f"yolo11n-{task[:3] if task != 'pose' else task}.yaml")
-    model.train(data=str(data), **{**short, "epochs": 1})
-    gap = table(model.trainer)["label_smoothing_gap"][0]
-    assert -1 <= gap <= 1
-    assert model.trainer.policy.epsilon == pytest.approx(min(max(5 * gap, 0.0), 0.5), abs=1e-4)
+    with watch_training() as records:
+        model.train(data=str(data), **{**short, "epochs": 3})
+    assert asked == [0.001] * 2  # as for AP: a box that scores less is not kept by anybody
+    assert records.epsilons(2)
+    assert_steered(model.trainer, records, gaps=(1, 2))
+    assert table(model.trainer)["label_smoothing"][2] > 0.1
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.95, 42])

@@ -24,13 +24,20 @@ def rows_of(run):
     return [[c for i, c in enumerate(line.split(",")) if i != 1] for line in (run / "results.csv").open()]
 
 
-def test_resumed_is_undisturbed(tiny, quick, tmp_path):
-    # Mosaics from a buffer of images until the last epoch, three batches a step of the optimizer, AdamW and a warm-up:
-    # all of it has a state that stock's last.pt does not hold.
+@pytest.mark.parametrize(
+    ("steps", "amid"),
+    [
+        ({"nbs": 9, "warmup_epochs": 1}, 0),
+        ({"nbs": 12, "warmup_epochs": 0}, 2),  # four batches a step, of which the second epoch ends with two
+    ],
+)
+def test_resumed_is_undisturbed(steps, amid, tiny, quick, tmp_path):
+    # Mosaics from a buffer of images until the last epoch, AdamW, and a warm-up or several batches a step of the
+    # optimizer: all of it has a state that stock's last.pt does not hold.
     words = {
         **quick,
-        **{"data": str(tiny), "imgsz": 32, "epochs": 3, "batch": 3, "nbs": 9, "mosaic": 1.0, "close_mosaic": 1},
-        **{"optimizer": "AdamW", "lr0": 1e-3, "warmup_epochs": 1, "label_smoothing": 0.1, "exist_ok": True},
+        **{"data": str(tiny), "imgsz": 32, "epochs": 3, "batch": 3, "mosaic": 1.0, "close_mosaic": 1},
+        **{"optimizer": "AdamW", "lr0": 1e-3, **steps, "label_smoothing": 0.1, "exist_ok": True},
     }
     runs = tmp_path / "runs"
     # With new settings the first run of a process draws random numbers that later ones do not, as stock's runs do.
@@ -47,6 +54,9 @@ def test_resumed_is_undisturbed(tiny, quick, tmp_path):
         model.train(trainer=ExactDetectionTrainer, **words, name="killed")
     last = runs / "killed" / "weights" / "last.pt"
     assert [f.name for f in last.parent.glob("state-*")] == [state_file(last, 1).name]
+    state = torch_load(state_file(last, 1), map_location="cpu")
+    assert state["since_step"] == amid
+    assert any(bool(gradient.any()) for gradient in state["gradients"].values()) == (amid > 0)
     YOLO(last).train(trainer=ExactDetectionTrainer, resume=True)
 
     wanted, found = weights_of(runs / "undisturbed"), weights_of(runs / "killed")

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import ultralytics
 from probe import watch_training
+from ultralytics.engine import trainer as engine
 from ultralytics.engine.trainer import BaseTrainer
 
 import det_ls
@@ -38,19 +41,21 @@ def test_an_option_leaves_the_targets_as_asked(option, task_data, quick):
     assert found == pytest.approx([0.2] * len(found), abs=5e-3)
 
 
-def test_a_time_limit_moves_the_schedule_with_the_number_of_epochs(tiny, quick):
+def test_a_time_limit_moves_the_schedule_with_the_number_of_epochs(tiny, quick, monkeypatch):
+    clock = SimpleNamespace(now=0.0, time=lambda: clock.now)  # the trainer's, whose epochs take 20 s each
+    monkeypatch.setattr(engine, "time", clock)
     epochs = {}
     model = det_ls.YOLO("yolo11n.yaml")
     model.add_callback("on_train_epoch_start", lambda t: epochs.setdefault(t.epoch, t.epochs))
+    model.add_callback("on_train_epoch_end", lambda t: setattr(clock, "now", clock.now + 20))
     keys = {"label_smoothing": 0.3, "label_smoothing_schedule": "linear"}
     with watch_training() as records:
-        model.train(data=str(tiny), time=0.0006, **keys, **{**quick, "epochs": 3})
-    assert epochs[0] == 3  # until stock has timed an epoch
+        model.train(data=str(tiny), time=70 / 3600, **keys, **{**quick, "epochs": 3})
+    assert epochs == {0: 3, 1: 4, 2: 4, 3: 4}  # three as asked, until stock has timed an epoch
     for epoch, total in epochs.items():
         found = records.epsilons(epoch)
-        passed = min(epoch / (total - 1), 1.0) if total > 1 else 0.0
-        assert found == pytest.approx([0.3 * (1 - passed)] * len(found), abs=5e-3)
-    assert records.epsilons(0)
+        assert found, f"no foreground was seen in epoch {epoch}"
+        assert found == pytest.approx([0.3 * (1 - epoch / (total - 1))] * len(found), abs=5e-3)
 
 
 def test_an_early_stop_leaves_the_schedule_as_asked(tiny, quick, monkeypatch):

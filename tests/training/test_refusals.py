@@ -90,6 +90,58 @@ def test_keys_without_epsilon_are_refused_by_trainer_and_criterion_too(tiny, qui
     assert_no_run(quick)
 
 
+def test_background_is_refused_for_a_classifier_before_a_run_folder_exists(task_data, quick, capsys):
+    keys = {**quick, "data": str(task_data("classify")), "label_smoothing": 0.1, "label_smoothing_mode": "background"}
+    message = (
+        "label_smoothing_mode: expected redistribute, uniform, binary or online for a classifier, got 'background'"
+    )
+    with pytest.raises(ValueError, match=message):
+        det_ls.YOLO("yolo11n-cls.yaml").train(**keys)
+    with pytest.raises(ValueError, match=message):
+        ultralytics.YOLO("yolo11n-cls.yaml").train(trainer=det_ls.ClassificationTrainer, **keys)
+    words = [f"{key}={value}" for key, value in keys.items()]
+    assert cli.main(["train", "task=classify", "model=yolo11n-cls.yaml", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert_no_run(quick)
+
+
+def test_a_data_set_without_keypoints_is_one_sentence(tiny, quick):
+    with pytest.raises(RuntimeError, match=r"^data: expected a usable data set, got '.*yaml': No `kpt_shape` in the "):
+        det_ls.YOLO("yolo11n-pose.yaml").train(data=str(tiny), **quick)
+    assert_no_run(quick)
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("gone"), SyntaxError("gone"), KeyError("gone"), ValueError("gone\nx")]
+)
+def test_whatever_stock_makes_of_odd_data_is_one_sentence(error, tiny, quick, monkeypatch):
+    def odd(self):
+        raise error
+
+    monkeypatch.setattr(engine.BaseTrainer, "get_dataset", odd)
+    with pytest.raises(RuntimeError, match=r"^data: expected a usable data set, got '.*': gone$"):
+        det_ls.YOLO("yolo11n.yaml").train(data=str(tiny), **quick)
+    assert_no_run(quick)
+
+
+@pytest.mark.parametrize("epochs", [0, -3])
+def test_a_run_without_an_epoch_is_refused(epochs, tiny, quick, capsys):
+    with pytest.raises(ValueError, match=f"epochs: expected at least 1, got {epochs}"):
+        det_ls.YOLO("yolo11n.yaml").train(data=str(tiny), **{**quick, "epochs": epochs})
+    words = [f"{key}={value}" for key, value in {**quick, "data": str(tiny), "epochs": epochs}.items()]
+    assert cli.main(["train", "model=yolo11n.yaml", *words]) == 2
+    assert f"epochs: expected at least 1, got {epochs}." in capsys.readouterr().err
+    assert_no_run(quick)
+
+
+@pytest.mark.parametrize("below", ["", "mine"])
+def test_a_run_folder_that_would_be_below_a_file_is_refused(below, tiny, quick, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="project: expected a folder, got the file '.*file'"):
+        det_ls.YOLO("yolo11n.yaml").train(data=str(tiny), **{**quick, "project": str(tmp_path / "file" / below)})
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_an_epsilon_of_zero_with_other_keys_is_asked_for_and_trains(tiny, quick):
     det_ls.YOLO("yolo11n.yaml").train(data=str(tiny), label_smoothing=0, label_smoothing_mode="uniform", **quick)
 
