@@ -131,7 +131,9 @@ def calibrate(
     _check(split, allow_train, recalibrate, exist_ok, folds, bootstrap, seed)
     settings = asdict(PredictionSettings(imgsz, batch, conf, iou, max_det, device, workers, end2end))
     source = load_source(model, recalibrate)
-    detector = replace(load_detector(detection_view(source.module)), weights=source.weights)
+    # As YOLO loads a file: single precision first, then fused. Fused in half it would give other scores than users get.
+    module = copy.deepcopy(source.module).float()
+    detector = replace(load_detector(detection_view(module)), weights=source.weights)
     destination = destination_of(model, save, method, exist_ok)
     with _claimed(save_dir, exist_ok) as place:
         if destination is not None:

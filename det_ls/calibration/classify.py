@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -173,7 +174,7 @@ def calibrate_classifier(
     size = _size(source) if imgsz is None else imgsz
     settings = PredictionSettings(imgsz=size, batch=batch, device=device, workers=workers)
     destination = destination_of(model, save, method, exist_ok)
-    detector = load_detector(source.module)
+    detector = load_detector(copy.deepcopy(source.module).float())  # as YOLO loads a file
     images = labelled_images(find_folder(data, split), detector.names or {})
     claim: AbstractContextManager[Path | None] = nullcontext()
     if save_dir is not None:

@@ -80,7 +80,8 @@ def shared_share(fit: LogisticFit) -> float:
     """
     away = fit.theta[0] - identity(fit.theta.shape[1])
     covariance = fit.covariance[0]
-    precision = np.linalg.inv(covariance) if np.isfinite(covariance).all() else fit.information[0]
+    told = np.isfinite(covariance).all() and np.linalg.cond(covariance) < 1e12
+    precision = np.linalg.inv(covariance) if told else fit.information[0]
     return float(kept_share(away @ precision @ away, len(away)))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +155,8 @@ def _operating_points(result: Calibration) -> list[str]:
     known = result.thresholds
     lines = ["score threshold to use for each class, before and after"]
     for threshold in known[:_LISTED]:
-        lines.append(f"{threshold.name:>22}  {threshold.before:>8.4f}  {threshold.after:>8.4f}")
+        after = math.floor(threshold.after * 1e4) / 1e4  # rounded down, so that no box is lost
+        lines.append(f"{threshold.name:>22}  {threshold.before:>8.4f}  {after:>8.4f}")
     return lines + _more(len(known))
 
 

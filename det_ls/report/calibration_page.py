@@ -153,7 +153,7 @@ def _pipeline_rows(result: Calibration) -> list[Row]:
     if rows and conf:
         low, high = min(after := result.carried(float(conf))), max(after)
         text = conf_text(low) if low == high else f"{conf_text(low)} to {conf_text(high)}"
-        rows.append({"name": "The smallest score that came out", "before": f"{conf:g}", "after": text})
+        rows.append({"name": "What the smallest score became", "before": f"{conf:g}", "after": text})
     return rows
 
 

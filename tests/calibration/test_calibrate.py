@@ -121,10 +121,7 @@ def test_the_result_holds_what_a_report_needs(result):
     assert set(result.reliability) == {"iou", "tp", "iou_kept", "tp_kept"}
 
 
-HALF = pytest.mark.xfail(strict=True, reason="a checkpoint in half precision is fused in half precision")
-
-
-@pytest.mark.parametrize("precision", ["single", pytest.param("half", marks=HALF)])
+@pytest.mark.parametrize("precision", ["single", "half"])
 def test_what_the_pipeline_did_is_what_predicting_with_the_calibrated_checkpoint_does(precision, best, data, tmp_path):
     """At a conf that the map pushes many boxes below."""
     weights = tmp_path / "best.pt"
