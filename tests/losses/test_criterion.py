@@ -864,3 +864,15 @@ def test_the_dense_form_is_torchs_bce_on_smoothed_targets():
     half = DenseSmoothedBCE(CurrentMatrix(matrix, torch.device("cpu")))(logits.half(), targets.half())
     assert half.dtype == torch.float32
     assert error(half, wanted) < 1e-3
+
+
+@pytest.mark.parametrize("how_many", [{}, {"tal_topk": 7}, {"tal_topk": 7, "tal_topk2": 1}])
+def test_a_criterion_that_is_made_by_hand_assigns_as_stocks(how_many):
+    model = DetectionModel("yolo11n.yaml", nc=3, verbose=False)
+    model.args = get_cfg()
+    stock, ours = (
+        v8DetectionLoss(model, **how_many),
+        LabelSmoothingDetectionLoss(model, label_smoothing=0.1, **how_many),
+    )
+    for key in ("topk", "topk2"):
+        assert getattr(ours.assigner, key, None) == getattr(stock.assigner, key, None)
