@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from det_ls.calibration import fold
-from det_ls.calibration.maps import AffineMap, BetaMap, logit
+from det_ls.calibration.maps import AffineMap, BetaMap
 
 SHARED = AffineMap((0.6,), (-0.3,))
 MODELS = [
@@ -166,45 +164,6 @@ def test_the_record_outlives_stock_loading_saving_and_stripping(calibrated, tmp_
     YOLO(copied).save(tmp_path / "again.pt")
     assert fold.read_record(YOLO(tmp_path / "again.pt")) == record
     assert fold.read_record(YOLO(calibrated[0])) is None
-
-
-WITHOUT = """
-import json, sys
-sys.modules["det_ls"] = None  # any import of it, also by an unpickler, fails
-import numpy as np, torch
-from ultralytics import YOLO
-image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-model = YOLO(sys.argv[1])
-with torch.no_grad():
-    scores = model.model(image)[0][:, 4:]
-found = model.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, conf=0.5, verbose=False)
-onnx = YOLO(sys.argv[1]).export(format="onnx", imgsz=64, simplify=False)
-np.savez(sys.argv[2], scores=scores.numpy())
-print("ONNX", onnx)
-"""
-
-
-def test_it_loads_predicts_and_exports_where_det_ls_cannot_be_imported(calibrated, tmp_path):
-    pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
-    file = tmp_path / "new.pt"
-    file.write_bytes(calibrated[1].read_bytes())
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(file), str(tmp_path / "out.npz")],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        original = YOLO(calibrated[0]).model(image)[0].numpy()
-    expected = SHARED(logit(original[:, 4:]))
-    assert np.abs(np.load(tmp_path / "out.npz")["scores"] - expected).max() < 1e-6
-    session = runtime.InferenceSession(file.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
-    exported = session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
-    assert np.abs(exported[:, 4:] - expected).max() < 1e-5  # onnxruntime's own arithmetic
-    assert np.abs(exported[:, :4] - original[:, :4]).max() < 1e-2  # pixels
 
 
 def test_models_without_a_last_convolution_are_refused_by_what_was_found():

@@ -302,8 +302,11 @@ BAD = [
     ),
     (["compare", "a=1", "b=2", "data=x", "seed=-1"], "seed: expected an integer of at least 0, got -1."),
     (["compare", "a=1", "b=2", "data=x", "exist_ok=no"], "exist_ok: expected True or False, got 'no'."),
-    (["val", "model=x", "data=y", "exist_ok=no"], "exist_ok: expected True or False, got 'no'."),
-    (["val", "model=x", "data=y", "train_images=-5"], "train_images: expected an integer of at least 0, got -5."),
+    (["val", "model=x", "data=y", "save_dir=z", "exist_ok=no"], "exist_ok: expected True or False, got 'no'."),
+    (
+        ["val", "model=x", "data=y", "save_dir=z", "train_images=-5"],
+        "train_images: expected an integer of at least 0, got -5.",
+    ),
     (["metrics", "annotations=x", "predictions=y", "exist_ok=no"], "exist_ok: expected True or False, got 'no'."),
     (["metrics", "annotations=x", "predictions=y", "seed=abc"], "seed: expected an integer of at least 0, got 'abc'."),
     (["compare", "a=1", "data=x"], "b: expected b=... for det-ls compare, got none"),
