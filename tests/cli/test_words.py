@@ -213,6 +213,7 @@ def test_ctrl_c_in_training_ends_with_the_command_to_resume(epochs, tmp_path, mo
 def test_an_interrupted_process_exits_130_with_one_line(tmp_path):
     code = (
         "import sys, signal\nfrom det_ls.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job of a shell ignores it
         "main.COMMANDS['val'] = lambda words: signal.raise_signal(signal.SIGINT)\nsys.exit(main.main(['val', 'a=b']))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
