@@ -254,7 +254,7 @@ def _move(place: Path, target: Path, results: Sequence[str]) -> None:
             goal.parent.mkdir(parents=True, exist_ok=True)
             os.replace(source, goal)
             done.append((source, goal))
-    except BaseException:
+    except BaseException:  # Ctrl-C too: the old result is put back, and whatever happened goes on its way
         for source, goal in reversed(done):
             os.replace(goal, source)
         shutil.rmtree(store, ignore_errors=True)  # empty folders

@@ -64,8 +64,10 @@ def find_folder(data: str | Path, split: str) -> Path:
             root = Path(check_cls_dataset(str(data), split="train")["train"]).parent
         except ConnectionError as error:
             raise DownloadError(f"data: expected a data set, got '{data}', which could not be downloaded.") from error
-        except Exception as error:  # a download that fails raises whatever its parts raise
-            raise MissingFileError(f"data: expected a folder of classes, got '{data}', which was not found.") from error
+        except Exception as error:  # stock looks, downloads, unpacks: it raises whatever these raise
+            raise MissingFileError(
+                f"data: expected a folder of classes, got '{data}', which was not found ({type(error).__name__})."
+            ) from error
     found = next((root / name for name in SPLITS[split] if (root / name).is_dir()), None)
     if found is None:
         raise MissingFileError(

@@ -30,6 +30,7 @@ from det_ls.metrics.classification import ClassificationTable, classification_ta
 from det_ls.metrics.table import Floats
 from det_ls.stock.expect import Method, expect
 from det_ls.stock.logs import quiet
+from det_ls.stock.validators import WithoutMetrics
 
 ASSUMPTIONS = (
     Method(ClassificationValidator, "get_dataloader", ("dataset_path", "batch_size"), only=True),
@@ -125,7 +126,7 @@ class _Images(Dataset[dict[str, Any]]):
         }
 
 
-class _Recorder(ClassificationValidator):
+class _Recorder(WithoutMetrics, ClassificationValidator):
     """The stock validator, which keeps what the numbers are computed from instead of measuring."""
 
     images: LabelledImages
@@ -160,16 +161,3 @@ class _Recorder(ClassificationValidator):
     def get_desc(self) -> str:
         """Return the progress bar's label."""
         return "Classifying"
-
-    def get_stats(self) -> dict[str, Any]:
-        """Return nothing: the numbers are computed elsewhere."""
-        return {}
-
-    def finalize_metrics(self) -> None:
-        """Do nothing."""
-
-    def print_results(self) -> None:
-        """Do nothing."""
-
-    def run_callbacks(self, event: str) -> None:
-        """Do nothing: loggers and analytics have no part in a measurement."""

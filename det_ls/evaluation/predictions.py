@@ -35,6 +35,7 @@ from det_ls.evaluation.settings import PredictionSettings
 from det_ls.stock.expect import Method, expect
 from det_ls.stock.logs import quiet
 from det_ls.stock.patches import unhurried_nms
+from det_ls.stock.validators import WithoutMetrics
 
 # The methods of the validator that are overridden or called here.
 ASSUMPTIONS = (
@@ -226,7 +227,7 @@ class _ImageDataset(YOLODataset):
             ) from error
 
 
-class _Recorder(DetectionValidator):
+class _Recorder(WithoutMetrics, DetectionValidator):
     """The stock validator, which keeps the boxes instead of measuring them."""
 
     stride: Any
@@ -302,19 +303,6 @@ class _Recorder(DetectionValidator):
     def get_desc(self) -> str:
         """Return the progress bar's label."""
         return "Predicting"
-
-    def get_stats(self) -> dict[str, Any]:
-        """Return nothing: evaluation is pycocotools' part."""
-        return {}
-
-    def finalize_metrics(self) -> None:
-        """Do nothing."""
-
-    def print_results(self) -> None:
-        """Do nothing."""
-
-    def run_callbacks(self, event: str) -> None:
-        """Do nothing: loggers and analytics have no part in a measurement."""
 
 
 def _raw_logits(preds: Any, end2end: bool) -> torch.Tensor | None:

@@ -85,6 +85,22 @@ def new_axes(ax: Axes | None, height: float, width: float = PAPER_WIDTH) -> Axes
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
+def diagram_axes(axes: Sequence[Axes] | None) -> tuple[Axes, Axes]:
+    """Give the axes of a diagram with counts beneath it.
+
+    Args:
+        axes: Two axes to draw on, or None for a new figure of paper width.
+
+    Returns:
+        The axes of the diagram, and those of the counts.
+    """
+    if axes is None:
+        figure = Figure(figsize=(PAPER_WIDTH, 4.1), layout="constrained")
+        axes = list(figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1)))
+    upper, lower = axes
+    return upper, lower
+
+
 def figure_of(ax: Axes) -> Figure:
     """Find the figure that axes belong to.
 

@@ -47,6 +47,7 @@ from det_ls.report.plot_style import (
     PAPER_WIDTH,
     TEXT,
     VERMILLION,
+    diagram_axes,
     dress,
     figure_of,
     legend,
@@ -82,10 +83,7 @@ def reliability(
     Returns:
         The figure.
     """
-    if axes is None:
-        figure = Figure(figsize=(PAPER_WIDTH, 4.1), layout="constrained")
-        axes = list(figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1)))
-    upper, lower = axes
+    upper, lower = diagram_axes(axes)
     curves: dict[Any, tuple[Reliability, str]] = {
         "tp": (metrics.reliability["tp"], TP_LABEL),
         "iou": (metrics.reliability["iou"], IOU_LABEL),

@@ -14,7 +14,7 @@ from det_ls.calibration.maps import logit
 from det_ls.calibration.results import Calibration
 from det_ls.metrics.calibration import Reliability
 from det_ls.report.plot_parts import diagonal, reliability_curve
-from det_ls.report.plot_style import INK, LOOKS, MUTED, PAPER_WIDTH, Look, dress, figure_of, legend, new_axes, nothing
+from det_ls.report.plot_style import INK, LOOKS, MUTED, Look, diagram_axes, dress, figure_of, legend, new_axes, nothing
 
 TARGETS = {"iou": "Mean IoU of the boxes", "tp": "Precision (IoU \N{GREATER-THAN OR EQUAL TO} 0.5)"}
 FEWEST, MANY_CLASSES = 0.5, 20
@@ -34,10 +34,7 @@ def reliability_before_after(
         The figure.
     """
     target = target or result.target or "tp"
-    if axes is None:
-        figure = Figure(figsize=(PAPER_WIDTH, 4.1), layout="constrained")
-        axes = list(figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1)))
-    upper, lower = axes
+    upper, lower = diagram_axes(axes)
     diagonal(upper)
     pair = result.reliability[f"{target}_kept"]
     for look, label, data in zip(LOOKS, ("before", "after (cross-fitted)"), pair, strict=False):

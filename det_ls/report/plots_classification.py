@@ -14,7 +14,7 @@ from det_ls.metrics.calibration import bin_index
 from det_ls.metrics.classification import BINS
 from det_ls.metrics.weighted import ratio, weighted_bins
 from det_ls.report.plot_parts import diagonal, histogram, reliability_curve
-from det_ls.report.plot_style import LOOKS, PAPER_WIDTH, dress, figure_of, legend
+from det_ls.report.plot_style import LOOKS, diagram_axes, dress, figure_of, legend
 from det_ls.uncertainty.samples import image_weights
 
 
@@ -38,10 +38,7 @@ def top_reliability(
     Returns:
         The figure.
     """
-    if axes is None:
-        figure = Figure(figsize=(PAPER_WIDTH, 4.1), layout="constrained")
-        axes = list(figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1)))
-    upper, lower = axes
+    upper, lower = diagram_axes(axes)
     table, span = result.table, None
     if replicates and table.n_images > 1:
         weights = image_weights(table.n_images, replicates, seed, result.group)

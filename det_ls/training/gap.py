@@ -18,6 +18,7 @@ from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.adaptive import kept_gap
 from det_ls.smoothing.settings import ADAPTIVE, PREFIX, split_keys
 from det_ls.stock.expect import Method, Source, expect
+from det_ls.stock.validators import WithoutMetrics
 
 # What is overridden or called here. A validator that is called with a trainer takes from it the EMA model, device,
 # data, names of the losses and the number of processes, and hands batches to ``update_metrics``.
@@ -36,7 +37,7 @@ ASSUMPTIONS = (
 CONF = 0.001  # smallest score of a box
 
 
-class GapValidator(DetectionValidator):
+class GapValidator(WithoutMetrics, DetectionValidator):
     """Mixin for a task's validator that keeps each box's score and whether it is a true positive at IoU 0.5.
 
     Attributes:
@@ -74,19 +75,6 @@ class GapValidator(DetectionValidator):
 
     def gather_stats(self) -> None:
         """Do nothing: the first process alone predicts the slice."""
-
-    def get_stats(self) -> dict[str, Any]:
-        """Return nothing."""
-        return {}
-
-    def finalize_metrics(self) -> None:
-        """Do nothing."""
-
-    def print_results(self) -> None:
-        """Do nothing."""
-
-    def run_callbacks(self, event: str) -> None:
-        """Do nothing: loggers know one validation, of the validation set."""
 
 
 def gap_validator(trainer: Any, images: str) -> GapValidator:

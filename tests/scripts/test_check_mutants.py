@@ -3,30 +3,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
-import pytest
+import check_mutants as script
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("check_mutants", ROOT / "scripts" / "check_mutants.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_module_of_the_maths_belongs_to_a_part_and_every_test_exists(script):
+def test_every_module_of_the_maths_belongs_to_a_part_and_every_test_exists():
     mutated = {p for modules, _ in script.PARTS.values() for pattern in modules for p in ROOT.glob(pattern)}
     assert mutated >= set(ROOT.glob("det_ls/smoothing/*.py")) | set(ROOT.glob("det_ls/losses/*.py"))
     assert [t for _, tests in script.PARTS.values() for t in tests if not (ROOT / t).exists()] == []
 
 
-def test_what_became_of_each_mutant_is_read_from_mutmuts_files(script, tmp_path):
+def test_what_became_of_each_mutant_is_read_from_mutmuts_files(tmp_path):
     folder = tmp_path / "mutants" / "det_ls" / "smoothing"
     folder.mkdir(parents=True)
     codes = {"a__mutmut_1": 1, "a__mutmut_2": 0, "a__mutmut_3": None, "a__mutmut_4": 33, "a__mutmut_5": 36}
@@ -40,6 +31,6 @@ def test_what_became_of_each_mutant_is_read_from_mutmuts_files(script, tmp_path)
     }
 
 
-def test_an_unknown_part_is_one_sentence(script, capsys):
+def test_an_unknown_part_is_one_sentence(capsys):
     assert script.main(["metrics"]) == 2
     assert capsys.readouterr().err == "parts: expected some of smoothing, cross_entropy, criteria, got metrics.\n"

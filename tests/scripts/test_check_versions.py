@@ -3,23 +3,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import sys
 from pathlib import Path
 
+import check_versions as script
 import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("check_versions", ROOT / "scripts" / "check_versions.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def constraints(name):
@@ -28,23 +20,23 @@ def constraints(name):
     return {r.name: next(iter(r.specifier)).version for r in found}
 
 
-def test_its_tests_exist(script):
+def test_its_tests_exist():
     assert [path for path in script.TESTS if not (ROOT / path).exists()] == []
 
 
-def test_a_python_is_found_by_its_version(script):
+def test_a_python_is_found_by_its_version():
     own = ".".join(map(str, sys.version_info[:2]))
     assert script.find_python(own) is not None
     assert script.find_python("2.0") is None
 
 
-def test_the_versions_are_those_that_are_installed(script):
+def test_the_versions_are_those_that_are_installed():
     python, ultralytics, *_ = script.versions(Path(sys.executable))
     assert python == platform.python_version()
     assert ultralytics == __import__("ultralytics").__version__
 
 
-def test_an_unknown_row_is_one_sentence(script, capsys):
+def test_an_unknown_row_is_one_sentence(capsys):
     assert script.main(["oldish"]) == 2
     assert capsys.readouterr().err == "names: expected some of oldest, middle, newest, got oldish.\n"
 
