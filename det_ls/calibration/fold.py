@@ -130,7 +130,7 @@ def detection_view(module: nn.Module) -> nn.Module:
         raise ArgumentError("model: expected a detector, got a classifier: det_ls.calibrate_classifier calibrates it.")
     if isinstance(head, OBB):
         raise ArgumentError(
-            "model: expected boxes along the image's axes to fit a map on, got a OBB head; det_ls.calibration.fold "
+            "model: expected boxes along the image's axes to fit a map on, got an OBB head; det_ls.calibration.fold "
             "folds a map that was fitted elsewhere."
         )
     if not isinstance(head, (Segment, Pose)):

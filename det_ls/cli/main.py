@@ -10,7 +10,7 @@ from pathlib import Path
 
 from det_ls.base.arguments import called_as
 from det_ls.base.errors import DetLsError
-from det_ls.cli.grammar import check_words, find_mode, merge_words, task_word
+from det_ls.cli.grammar import MODES, check_words, find_mode, merge_words, task_word
 from det_ls.cli.help import CALLED_AS, MORE, mode_help
 from det_ls.cli.other import OTHER_COMMANDS
 from det_ls.cli.train import Interrupted, passthrough
@@ -120,7 +120,7 @@ def _run(words: Sequence[str]) -> None:
         OTHER_COMMANDS[words[0]](words[1:])
         return
     named = [word for word in words if word not in asked]
-    mode, rest = find_mode(named, COMMANDS, MEASURED_TASKS, ("calibrate",))
+    mode, rest = find_mode(named, COMMANDS, MEASURED_TASKS, [command for command in COMMANDS if command not in MODES])
     if asked:
         print(mode_help(mode or ("train" if "train" in words else "")) or HELP + MORE)
     elif mode is not None:

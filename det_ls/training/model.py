@@ -119,8 +119,10 @@ class YOLO(ultralytics.YOLO):
             trainer: A trainer class; with label-smoothing keys it must derive from
                 :class:`det_ls.training.trainer.LabelSmoothingTrainerMixin`. None selects the task's own.
             label_smoothing: Epsilon, in [0, 1): the share of target mass taken from the true class, or a mapping from
-                class name, class index or ``default`` to it. 0 is stock training.
+                class name, class index or ``default`` to it. 0 is stock training; ``adaptive`` (experimental) steers
+                it.
             label_smoothing_mode: Where that share goes (see :func:`det_ls.smoothing_matrix`); ``redistribute``.
+                ``online`` (experimental) takes it from the model's own predictions.
             label_smoothing_similarity: A CSV table that says where each class's share goes instead of evenly.
             label_smoothing_schedule: How epsilon decays over the epochs; ``constant``.
             calibrate: The split to calibrate best.pt on when the run ends; written to best_calibrated.pt.

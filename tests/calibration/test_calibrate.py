@@ -285,7 +285,7 @@ def test_refusals_come_before_any_work(best, data, tmp_path):
         calibrate(best, data, save=tmp_path / "x.pt")
     with pytest.raises(ValueError, match="another file than the model's own"):
         calibrate(best, data, save=best, exist_ok=True)
-    with pytest.raises(ValueError, match="axes to fit a map on, got a OBB head"):
+    with pytest.raises(ValueError, match="axes to fit a map on, got an OBB head"):
         calibrate(YOLO("yolo11n-obb.yaml"), data)
 
 
