@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""scripts/results.py: the published pages are what the raw files give, and a page that is not is found."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import results
+from scipy import stats
+from study_scene import made_up
+
+from det_ls.base.errors import DetLsError
+from det_ls.study.records import Arm, Condition
+
+ARMS = (Arm(), Arm("0.1"))
+NOISE = Condition(flip=0.3)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A study's folder with a cell.json for each cell, taken into a raw file."""
+    study = tmp_path / "study"
+    for r in made_up(arms=ARMS, conditions=(NOISE,), seeds=range(3), failed=()):
+        folder = study / f"seed{r.cell.seed}" / r.cell.arm.name.replace(" ", "_")
+        folder.mkdir(parents=True)
+        content = {**asdict(r), "state": r.state.value, "versions": {"torch": "2.14.1"}, "hash": "0"}
+        (folder / "cell.json").write_text(json.dumps(content))
+    results.add("scene", study, tmp_path / "raw")
+    return tmp_path / "raw"
+
+
+def squeezed(text):
+    """The text without the spaces that align a table."""
+    return re.sub(r" +", " ", text)
+
+
+def cells(raw):
+    return json.loads((raw / "scene.json").read_text())
+
+
+def test_the_published_pages_and_pictures_are_what_the_raw_files_give():
+    assert results.stale() == []
+
+
+def test_a_table_holds_means_and_t_intervals_of_the_raw_file(raw):
+    found = {
+        c["cell"]["seed"]: c["measured"]["val"]["AP"] for c in cells(raw) if c["cell"]["arm"]["label_smoothing"] == "0"
+    }
+    mean, half = np.mean(list(found.values())), stats.sem(list(found.values())) * stats.t.ppf(0.975, 2)
+    row = next(line for line in squeezed(results.part("scene", "arms", raw)).splitlines() if "| stock |" in line)
+    assert f"| 3 | {mean:.3f} ({mean - half:.3f} to {mean + half:.3f}) |" in row
+
+
+def test_a_difference_is_paired_by_seed(raw):
+    by_arm = {}
+    for c in cells(raw):
+        by_arm.setdefault(c["cell"]["arm"]["label_smoothing"], []).append(c["measured"]["platt"]["AP"])
+    test = stats.ttest_rel(by_arm["0.1"], by_arm["0"])
+    rows = squeezed(results.part("scene", "differences", raw)).splitlines()
+    row = next(line for line in rows if "AP, with Platt on both sides" in line)
+    assert f"{np.mean(by_arm['0.1']) - np.mean(by_arm['0']):+.3f}" in row
+    assert f"| {test.pvalue:.3f} |" in row
+
+
+@pytest.mark.parametrize("kind", [*results.STUDY_PARTS])
+def test_a_changed_figure_on_a_page_is_found(raw, tmp_path, kind):
+    page = tmp_path / "page.md"
+    page.write_text(results.filled(f"Text.\n\n<!-- results: scene.{kind} -->\n<!-- end -->\n\nMore 0.5 text.\n", raw))
+    assert results.stale(raw, tmp_path, [page]) == []
+    text = page.read_text()
+    digit = next(i for i, c in enumerate(text) if c.isdigit() and i > text.index("-->"))
+    page.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
+    assert results.stale(raw, tmp_path, [page]) == [f"page.md: scene.{kind} is not what docs/results/scene.json gives."]
+
+
+def test_a_picture_of_other_raw_files_is_found(raw, tmp_path):
+    files = results.pictures("scene", raw, tmp_path)
+    assert results.stale(raw, tmp_path, []) == []
+    content = cells(raw)
+    content[0]["measured"]["val"]["AP"] += 0.001
+    (raw / "scene.json").write_text(json.dumps(content))
+    assert len(results.stale(raw, tmp_path, [])) == len(files) == 2
+
+
+def test_cells_of_other_seeds_stay_and_the_same_cell_is_replaced(raw, tmp_path):
+    before = cells(raw)
+    study = tmp_path / "study"
+    for seed in (0, 1):
+        shutil.rmtree(study / f"seed{seed}")
+    changed = study / "seed2" / "stock" / "cell.json"
+    content = json.loads(changed.read_text())
+    content["measured"]["val"]["AP"] = 0.25
+    changed.write_text(json.dumps(content))
+    results.add("scene", study, raw)
+    after = cells(raw)
+    assert [c["cell"] for c in after] == [c["cell"] for c in before]
+    assert [c["measured"]["val"]["AP"] for c in after if c not in before] == [0.25]
+
+
+def test_a_folder_without_a_finished_run_is_one_sentence(tmp_path):
+    with pytest.raises(DetLsError, match=r"^--folder: expected a study or digits with a finished run, got '.*'\.$"):
+        results.add("scene", tmp_path, tmp_path / "raw")
+
+
+def test_a_part_that_does_not_exist_is_one_sentence(raw):
+    with pytest.raises(DetLsError, match=r"^results: expected one of answer, .*, got 'colours'\.$"):
+        results.part("scene", "colours", raw)
+    with pytest.raises(DetLsError, match=r"^results: expected a raw file other.json in docs/results, got none\.$"):
+        results.part("other", "arms", raw)
+
+
+def test_digits_are_compared_by_seed(tmp_path):
+    runs = [
+        {
+            "epsilon": e,
+            "seed": s,
+            "accuracy": 0.9 + 0.01 * s + e * (0.1 + 0.01 * s),
+            "ECE": 0.1,
+            "signed gap": 0.0,
+            "NLL": 1.0,
+        }
+        for e in (0.0, 0.1)
+        for s in range(3)
+    ]
+    (tmp_path / "digits.json").write_text(json.dumps(runs))
+    text = squeezed(results.part("digits", "table", tmp_path))
+    assert "| 0 | 3 | 0.910" in text
+    pairs = stats.ttest_1samp([0.01, 0.011, 0.012], 0).confidence_interval()
+    assert f"| 0.1 minus 0 | 3 | +0.0110 ({pairs.low:+.4f} to {pairs.high:+.4f}, n = 3) |" in text
