@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from det_ls.base.arguments import shown
+from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.cli.grammar import Command, parse_command
 from det_ls.smoothing.request import Request, refuse_keys
 from det_ls.smoothing.settings import PREFIX, split_keys
@@ -51,6 +53,7 @@ def passthrough(words: Sequence[str]) -> Any:
         return None
 
     request = Request.parse(command.arguments)  # checked before anything else happens
+    _check_values(command.arguments)
     started: list[Any] = []
     trained: list[Any] = []
     with _clean_words(command) as clean, command_line(clean), model_classes(_our_classes(request, started, trained)):
@@ -63,6 +66,19 @@ def passthrough(words: Sequence[str]) -> Any:
     if (request.smoothing.enabled or request.smoothing.calibrate) and not trained:
         refuse_keys({PREFIX: request}, "expected a YOLO detection model, got one that det-ls does not train.")
     return trained[-1] if trained else None
+
+
+def _check_values(arguments: Mapping[str, Any]) -> None:
+    """Raise for a value that stock refuses, in a sentence in place of a traceback."""
+    from ultralytics.cfg import check_cfg
+
+    for key, value in arguments.items():
+        try:
+            check_cfg({key: value})
+        except (TypeError, ValueError) as error:
+            kind = ArgumentTypeError if isinstance(error, TypeError) else ArgumentError
+            why = str(error).split("\n")[0].split(". ", 1)[-1].rstrip(".")
+            raise kind(f"{key}: expected a value that Ultralytics takes, got {shown(value)} ({why}).") from error
 
 
 @contextmanager

@@ -86,6 +86,11 @@ def test_a_mapping_is_read_as_the_readme_writes_it(text, mapping):
         ("train val model=a.pt", "mode: expected one mode, got train and val."),
         ("train imgsz=[64", "words: expected closed brackets"),
         ("= val", "words: expected"),
+        (
+            "train model=a.yaml batch=foo",
+            "batch: expected a value that Ultralytics takes, got 'foo' (Valid 'batch' types",
+        ),
+        ("train model=a.yaml fraction=7.5", "fraction: expected a value that Ultralytics takes, got 7.5 ("),
         ("checks now", "checks: expected no words, got 'now'."),
         ("completion fish", "completion: expected bash or zsh, got 'fish'."),
     ],
