@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The demo: draw the phantom, train with and without label smoothing, evaluate both, print a table, save a picture.
+"""The demo: draw the phantom, run a small study of label smoothing on it, print its decision, save pictures.
 
-    python scripts/demo.py [epochs=12] [out=runs/demo]
+    python scripts/demo.py [epochs=12] [seeds=2] [out=runs/demo]
 
-A run that is already there is not repeated, and one that broke off goes on; choose another `out` for another run.
+Two seeds, each trained with and without smoothing. A run that is there is not repeated, and one that broke off goes on;
+choose another `out` for another study.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-EPSILONS = (0.0, 0.1)
-COLUMNS = ("AP", "AP50", "AP75", "LaECE0", "DECE", "signed_gap")
+CFG, DATA = ROOT / "cfg" / "demo.yaml", ROOT / "datasets" / "phantom.yaml"
+ARMS = {"stock": "stock", "label_smoothing=0.1": "redistribute_0.1"}  # what is drawn of seed 0, and its cell's folder
 
 
 def main() -> int:
@@ -25,92 +25,48 @@ def main() -> int:
 
     def command() -> None:
         arguments = key_values(sys.argv[1:])
-        check_known(arguments, ("epochs", "out"), (), "the demo")
+        check_known(arguments, ("epochs", "seeds", "out"), (), "the demo")
         demo(**arguments)
 
     return run(command)
 
 
-def demo(epochs: int | None = None, out: str = "runs/demo") -> None:
+def demo(epochs: int | None = None, seeds: int = 2, out: str = "runs/demo") -> None:
     """Run the demo.
 
     Args:
-        epochs: Epochs for each of the two runs; cfg/demo.yaml's if None.
-        out: The folder for data, runs and picture.
+        epochs: Epochs of each run; cfg/demo.yaml's if None.
+        seeds: How many seeds each arm is trained with.
+        out: The folder for data, study and pictures.
     """
     folder = Path(out).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["DET_LS_DATA"] = str(folder)
+    from det_ls.cli.grammar import read_cfg
+    from det_ls.cli.study import study
     from det_ls.data.phantom import write_phantom
 
     if not (folder / "phantom").is_dir():
         write_phantom(folder / "phantom")
-    rows = {epsilon: one_run(epsilon, epochs, folder) for epsilon in EPSILONS}
+    keys = {k: v for k, v in read_cfg(str(CFG)).items() if k not in {"label_smoothing", "seed"}}
+    keys |= {"data": DATA, "label_smoothing": "0,0.1", "seeds": seeds, "save_dir": folder / "study", "exist_ok": True}
+    keys |= {} if epochs is None else {"epochs": epochs}
+    study([f"{key}={value}" for key, value in keys.items()])
     picture = folder / "predictions.png"
-    draw_predictions({epsilon: weights(folder, epsilon) for epsilon in EPSILONS}, folder / "phantom", picture)
-    print(table(rows))
-    print(f"\nPredictions of both models on validation images: {picture}")
-    print("The phantom is synthetic and this is one seed of a short run: it shows that everything works, nothing more.")
+    cells = folder / "study" / "seed0"
+    weights = {name: cells / cell / "train" / "weights" / "best.pt" for name, cell in ARMS.items()}
+    if all(file.is_file() for file in weights.values()):
+        draw_predictions(weights, folder / "phantom", picture)
+        print(f"Predictions of the models of seed 0 on validation images: {picture}")
+    print(f"The study's pictures, reliability of the kept boxes among them: {folder / 'study' / 'pictures'}")
+    print("The phantom is synthetic and these are short runs of few seeds: that everything works is all they show.")
 
 
-def weights(folder: Path, epsilon: float) -> Path:
-    """Return the best checkpoint of a run."""
-    return folder / f"eps{epsilon}" / "weights" / "best.pt"
-
-
-def one_run(epsilon: float, epochs: int | None, folder: Path) -> dict[str, Any]:
-    """Train (unless that was done before) and evaluate (likewise) one model."""
-    from det_ls import YOLO, evaluate
-
-    run = folder / f"eps{epsilon}"
-    metrics = run / "coco" / "metrics.json"
-    if metrics.is_file():
-        content: dict[str, Any] = json.loads(metrics.read_text())
-        return content
-    last = run / "weights" / "last.pt"
-    overrides: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    data = str(ROOT / "datasets" / "phantom.yaml")
-    if unfinished(last):
-        YOLO(last).train(resume=True)
-    elif not last.is_file():
-        YOLO("yolo11n.yaml").train(
-            cfg=str(ROOT / "cfg" / "demo.yaml"),
-            data=data,
-            label_smoothing=epsilon,
-            project=str(folder),
-            name=run.name,
-            exist_ok=True,
-            **overrides,
-        )
-    return evaluate(
-        str(weights(folder, epsilon)), data, imgsz=160, batch=8, save_dir=run / "coco", exist_ok=True
-    ).to_dict()
-
-
-def unfinished(last: Path) -> bool:
-    """Tell whether a run broke off: a finished run's last checkpoint has no optimizer state."""
-    if not last.is_file():
-        return False
-    from ultralytics.utils.patches import torch_load
-
-    return torch_load(last, map_location="cpu").get("optimizer") is not None
-
-
-def table(rows: dict[float, dict[str, Any]]) -> str:
-    """Format the runs' numbers side by side."""
-    columns = [c for c in COLUMNS if all(c in row for row in rows.values())]
-    lines = ["  ".join(["label_smoothing", *(f"{c:>10}" for c in columns)])]
-    for epsilon, row in rows.items():
-        numbers = ("undefined" if row[c] is None else f"{row[c]:.4f}" for c in columns)
-        lines.append("  ".join([f"{epsilon:>15}", *(f"{n:>10}" for n in numbers)]))
-    return "\n".join(lines)
-
-
-def draw_predictions(models: dict[float, Path], data: Path, picture: Path, images: int = 4) -> None:
+def draw_predictions(models: dict[str, Path], data: Path, picture: Path, images: int = 4) -> None:
     """Save ground truth and the predictions of each model, a row a model, side by side.
 
     Args:
-        models: The checkpoint for each epsilon.
+        models: The checkpoint of each model, by its name.
         data: The phantom's folder.
         picture: The file to write.
         images: How many validation images to show.
@@ -130,7 +86,7 @@ def draw_predictions(models: dict[float, Path], data: Path, picture: Path, image
         image: Any = cv2.imread(str(file))
         boxes = [(c, None, *xyxy(b, image.shape)) for c, *b in labels_of(file)]
         show(axes[0, column], image, boxes, names, "ground truth" if column == 0 else "")
-    for row, (epsilon, checkpoint) in enumerate(models.items(), start=1):
+    for row, (name, checkpoint) in enumerate(models.items(), start=1):
         model = YOLO(checkpoint)
         for column, file in enumerate(files):
             result = model.predict(str(file), imgsz=160, conf=0.1, max_det=5, verbose=False)[0]
@@ -140,7 +96,7 @@ def draw_predictions(models: dict[float, Path], data: Path, picture: Path, image
                 result.orig_img,
                 boxes,
                 model.names,
-                f"label_smoothing={epsilon}" if column == 0 else "",
+                name if column == 0 else "",
             )
     figure.savefig(picture, dpi=110)
 
