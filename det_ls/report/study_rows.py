@@ -92,7 +92,10 @@ def arm_rows(numbers: ConditionNumbers, decision: Decision) -> list[Row]:
             gains = [_spread(numbers.platt_gain.get(key), decimals, signed=True) for key in (AP, GAP)]
             rows.append(_plain_row("stock + Platt", stock, "platt", decimals) | {"differences": [*gains, None, None]})
     for a, shown in zip(numbers.arms, decision.arms, strict=True):
-        rows.append(_arm_row(a, shown, decimals))
+        if decision.outcome is Outcome.NOTHING:  # of runs that find nothing, equal is no verdict
+            rows.append(_plain_row(a.arm.name, a, "val", decimals))
+        else:
+            rows.append(_arm_row(a, shown, decimals))
     return rows
 
 

@@ -71,6 +71,8 @@ def decision_lead(decision: Decision) -> str:
         return "No arm beats Platt: do not smooth, calibrate"
     if decision.outcome is Outcome.TOO_FEW:
         return f"Too few seeds to tell: {more_text(decision)}"
+    if decision.outcome is Outcome.NOTHING:
+        return "No run finds any object: there is nothing to compare"
     if decision.outcome is Outcome.HARM:
         return "Every arm is worse than stock: do not smooth"
     return "No arm is better by enough to matter: keep stock"
@@ -101,6 +103,8 @@ def decision_text(decision: Decision) -> str:
     Returns:
         A few sentences.
     """
+    if decision.outcome is Outcome.NOTHING:
+        return "AP is 0 in all finished runs. Train longer, or look at the data set and its labels."
     parts = [_behind(decision)]
     platt = decision.platt
     if platt is not None and platt.difference is not None and decision.outcome is not Outcome.USE:

@@ -215,14 +215,15 @@ def sentence_of(error: BaseException) -> str:
     return line if isinstance(error, DetLsError) and line else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
-def read_curves(file: Path) -> dict[str, list[float]]:
+def read_curves(file: Path) -> dict[str, list[float | None]]:
     """Read a results.csv by column.
 
     Args:
         file: The file.
 
     Returns:
-        Values by column, up to the first row that is not complete; empty where there is no file.
+        Values by column, None for one that is not finite, up to the first row that is not complete; empty where there
+        is no file.
     """
     import csv
     import math
@@ -232,14 +233,14 @@ def read_curves(file: Path) -> dict[str, list[float]]:
             rows = list(csv.DictReader(table))
     except OSError:
         return {}
-    columns: dict[str, list[float]] = {}
+    columns: dict[str, list[float | None]] = {}
     for row in rows:
         try:
             values = {str(key).strip(): float(value) for key, value in row.items()}
         except (TypeError, ValueError):
             break
         for key, value in values.items():
-            columns.setdefault(key, []).append(value if math.isfinite(value) else 0.0)
+            columns.setdefault(key, []).append(value if math.isfinite(value) else None)
     return columns
 
 
@@ -330,7 +331,7 @@ def _asked(task: Task) -> Json:
 
 def _seconds(file: Path) -> float:
     """Return the time that the epochs of a run took before it was killed."""
-    times = read_curves(file).get("time", [])
+    times = [time for time in read_curves(file).get("time", []) if time is not None]
     return times[-1] if times else 0.0
 
 

@@ -56,6 +56,7 @@ class Outcome(str, Enum):
     TOO_FEW = "too few seeds to tell"
     HARM = "smoothing harms"
     KEEP_STOCK = "keep stock"
+    NOTHING = "nothing was found"
 
 
 class Route(str, Enum):
@@ -200,8 +201,8 @@ class Decision:
 def decide(numbers: ConditionNumbers) -> Decision:
     """Decide what to do under one condition.
 
-    The first that holds is decided: an arm is recommended; more seeds could recommend one; the Platt map betters stock;
-    every arm is shown to be worse than stock; none of these.
+    The first that holds is decided: no run finds any object; an arm is recommended; more seeds could recommend one; the
+    Platt map betters stock; every arm is shown to be worse than stock; none of these.
 
     Args:
         numbers: The numbers of the condition.
@@ -217,7 +218,9 @@ def decide(numbers: ConditionNumbers) -> Decision:
     more: int | None = None
     arm: ArmDecision | None = None
     route: Route | None = None
-    if used:
+    if _nothing(numbers):
+        outcome = Outcome.NOTHING
+    elif used:
         outcome = Outcome.USE
         arm, route = max(used, key=lambda one: (one[1] is Route.BOXES, _gain(one[0], one[1])))
     elif not arms or any(a.open for a in arms):
@@ -234,6 +237,13 @@ def decide(numbers: ConditionNumbers) -> Decision:
     else:
         outcome = Outcome.KEEP_STOCK
     return Decision(numbers.condition, outcome, arm, route, seeds, more, platt, detectable, arms)
+
+
+def _nothing(numbers: ConditionNumbers) -> bool:
+    """Say whether there are finished runs, none of which finds an object."""
+    arms = [a for a in (numbers.stock, *numbers.arms) if a is not None]
+    found = [value for a in arms if AP in a.val for value in a.val[AP].values.values()]
+    return bool(found) and max(found) == 0
 
 
 def _arms(numbers: Sequence[ArmNumbers]) -> tuple[ArmDecision, ...]:

@@ -105,7 +105,7 @@ class CellResult:
         error: One sentence, where it failed.
         config: The training keys in use.
         seconds: Time of training and evaluation.
-        curves: The columns of the run's ``results.csv``, by name.
+        curves: The columns of the run's ``results.csv``, by name; None for a value that is not finite.
     """
 
     cell: Cell
@@ -114,4 +114,4 @@ class CellResult:
     error: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    curves: Mapping[str, list[float]] = field(default_factory=dict)
+    curves: Mapping[str, list[float | None]] = field(default_factory=dict)

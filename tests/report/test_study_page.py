@@ -113,6 +113,31 @@ def test_a_study_that_has_hardly_begun_or_failed_altogether_has_a_page(tmp_path:
         assert "Too few seeds to tell" in shown
 
 
+def test_a_study_of_runs_that_find_nothing_says_so_and_judges_no_arm(tmp_path: Path) -> None:
+    found = []
+    for r in made_up(conditions=CONDITIONS[:1], seeds=range(2), failed=()):
+        assert r.measured is not None
+        measured = replace(r.measured, val={"AP": 0.0}, train={"AP": 0.0}, platt={}, reliability={})
+        found.append(replace(r, measured=measured))
+    write_study(tmp_path / "none", found, title="None", command=COMMAND)
+    shown = Page((tmp_path / "none" / "report.html").read_text(encoding="utf-8")).text
+    assert "No run finds any object: there is nothing to compare" in shown
+    assert "Train longer, or look at the data set and its labels." in shown
+    for word in ("not worse\n", "not settled", "not even 200", "not measured"):
+        assert word not in shown.replace(" ".join(t for pair in rules() for t in pair), "")
+
+
+def test_a_loss_that_was_not_finite_is_a_gap_in_its_curve() -> None:
+    results = made_up(conditions=CONDITIONS[:1], seeds=range(1), failed=())
+    column = "train/cls_loss"
+    for i, r in enumerate(results):
+        results[i] = replace(r, curves={**r.curves, column: [None, *r.curves[column][1:]]})
+    numbers = study_numbers(results)
+    figure = training_curves(numbers, results, column)
+    assert figure is not None
+    assert all(line.get_xdata()[0] == 2 for line in figure.axes[0].get_lines())
+
+
 def test_sentences_change_with_the_numbers() -> None:
     noisy = decide(study_numbers(made_up(sd=0.03, rng=2))[1])
     assert decision_lead(noisy).startswith("Too few seeds to tell: about ")

@@ -92,4 +92,4 @@ def test_curves_end_where_a_row_is_not_complete(tmp_path):
     file = tmp_path / "results.csv"
     assert read_curves(file) == {}
     file.write_text("epoch, loss\n1, 0.5\n2, nan\n3,\n4, 1\n")
-    assert read_curves(file) == {"epoch": [1.0, 2.0], "loss": [0.5, 0.0]}
+    assert read_curves(file) == {"epoch": [1.0, 2.0], "loss": [0.5, None]}

@@ -6,12 +6,14 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from scipy import stats
+from study_scene import made_up
 
 from det_ls.study.decision import Decision, Outcome, Route, Status, decide
 from det_ls.study.mean_tests import seeds_needed
@@ -128,3 +130,14 @@ def test_what_deserves_no_recommendation_seldom_gets_one(script: ModuleType, wor
 @pytest.mark.parametrize("world", ["ap_1", "ap_6", "both_6", "gap_1"])
 def test_two_standard_deviations_are_found_with_five_seeds(script: ModuleType, world: str) -> None:
     assert script.outcomes(script.WORLDS[world][0], 60)[Outcome.USE] >= 42  # fewer at a rate of 80%: 1 time in 40
+
+
+def test_runs_that_find_nothing_decide_nothing() -> None:
+    found = []
+    for r in made_up(seeds=range(2)):
+        measured = r.measured and replace(r.measured, val={"AP": 0.0}, train={"AP": 0.0}, platt={}, reliability={})
+        found.append(replace(r, measured=measured))
+    assert [decide(one).outcome for one in study_numbers(found)] == [Outcome.NOTHING] * 2
+    one = next(i for i, r in enumerate(found) if r.measured)
+    found[one] = replace(found[one], measured=replace(found[one].measured, val={"AP": 0.01}))
+    assert decide(study_numbers(found)[0]).outcome is Outcome.TOO_FEW
