@@ -6,7 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL = ".partial"
@@ -108,3 +109,21 @@ def move_durably(partial: Path, path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def working_directory(path: str | Path | None) -> Iterator[None]:
+    """Work in another folder, so that relative paths start there; a folder that is not there changes nothing.
+
+    The working directory is the whole process's: do not use it in several threads at once.
+
+    Args:
+        path: The folder; None for the one that is.
+    """
+    before = Path.cwd()
+    if path is not None and Path(path).is_dir():
+        os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -110,6 +110,7 @@ class Plan:
         train_images: Images of the training split to measure.
         groups: Which images belong together.
         execution: The words of :class:`Execution` that were given, the budget apart: resuming goes on with them.
+        where: The folder that relative paths start from; None of studies that did not note it.
     """
 
     words: Mapping[str, Any]
@@ -118,6 +119,7 @@ class Plan:
     train_images: int = 200
     groups: str | None = None
     execution: Mapping[str, Any] = field(default_factory=dict)
+    where: str | None = None
     grid: Grid = field(init=False)
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from det_ls.base.arguments import check_flag
 from det_ls.base.errors import ArgumentError, DataError
-from det_ls.base.files import remove_partial, write_json
+from det_ls.base.files import remove_partial, working_directory, write_json
 from det_ls.base.folders import check_free, check_writable, held_folder
 from det_ls.study.cell import CELL_FILE, Task, read_cell, record_failure
 from det_ls.study.executors import Executor, Job, LocalExecutor
@@ -157,15 +157,18 @@ def study(
     else:
         chosen = {key: value for key, value in measure.items() if value is not None}
         keys = {key: str(v) if isinstance(v, Path) else v for key, v in fixed.items() if key not in measure}
-        plan = Plan(words, keys, **chosen, execution=how)  # type: ignore[arg-type]
+        plan = Plan(words, keys, **chosen, execution=how, where=str(Path.cwd()))  # type: ignore[arg-type]
         folder = default_folder(data) if save_dir is None else Path(save_dir)
         check_free(folder, [STUDY_FILE], exist_ok)
-    plan.check()
-    check_writable("save_dir", folder)
-    with held_folder(folder):
-        remove_partial(folder)
-        write_json(folder / STUDY_FILE, plan.to_dict(), indent=1)
-        return _Run(folder, plan, _executor(folder, execution), execution.budget, progress).run()
+    place = folder.absolute()
+    with working_directory(plan.where):
+        plan.check()
+        check_writable("save_dir", place)
+        with held_folder(place):
+            remove_partial(place)
+            write_json(place / STUDY_FILE, plan.to_dict(), indent=1)
+            result = _Run(place, plan, _executor(place, execution), execution.budget, progress).run()
+    return replace(result, folder=folder)
 
 
 def read_study(folder: Path, plan: Plan | None = None) -> StudyResult:

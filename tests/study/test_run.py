@@ -241,3 +241,17 @@ def test_data_may_differ_by_seed(run_stubs, tiny, tmp_path):
         (tmp_path / f"set_{seed}.yaml").write_text(tiny.read_text())
     result, _ = run_stubs(data=str(tmp_path / "set_{seed}.yaml"))
     assert [r.config["data"][-10:] for r in result.results] == ["set_0.yaml"] * 2 + ["set_1.yaml"] * 2
+
+
+def test_a_study_of_relative_paths_is_gone_on_with_from_anywhere(run_stubs, tiny, tmp_path, monkeypatch):
+    begun, elsewhere = tiny.parent, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(begun)
+    first, _ = run_stubs(data=tiny.name, save_dir=os.path.relpath(tmp_path / "study"), label_smoothing="0,0.1")
+    monkeypatch.chdir(elsewhere)
+    result, stub = run_stubs(resume="../study", seeds=3)
+    assert stub.started == ["seed2/stock", "seed2/redistribute_0.1"]
+    assert len(result.done) == len(first.done) + 2 == 6
+    assert str(result.folder) == os.path.join("..", "study")  # as it was named, from where it was named
+    assert os.getcwd() == str(elsewhere)
+    assert read_study(result.folder).done == result.done
