@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import tempfile
@@ -87,7 +88,7 @@ class RayExecutor:
 
     def start(self, job: Job) -> None:
         """Hand a cell over to Ray."""
-        place = (str(self._folder), str(job.folder.relative_to(self._folder)), str(self._datasets))
+        place = (str(self._folder), str(job.folder.relative_to(self._folder)), str(self._datasets), os.getcwd())
         self._running[self._task.remote(self._token, place, job.task.to_dict(), self._device, self._cores)] = job
 
     def finished(self) -> list[tuple[Job, str | None]]:
@@ -120,13 +121,13 @@ class RayExecutor:
 
 
 def run_remotely(
-    token: str, place: tuple[str, str, str], task: dict[str, Any], device: str, cores_per_cell: int
+    token: str, place: tuple[str, str, str, str], task: dict[str, Any], device: str, cores_per_cell: int
 ) -> tuple[str | None, dict[str, bytes]]:
     """Run a cell on a node of the cluster.
 
     Args:
         token: What the study's folder holds, where the node sees it.
-        place: The study's folder, the cell's relative to it, and that of the data sets.
+        place: The study's folder, the cell's relative to it, that of the data sets, and where relative paths start.
         task: What the cell is asked to do.
         device: ``cpu``, or ``gpu`` for the one that Ray gave it.
         cores_per_cell: Its threads.
@@ -138,23 +139,25 @@ def run_remotely(
         import ray
 
         device = str(ray.get_gpu_ids()[0])
-    study, cell, datasets = place
+    study, cell, datasets, start = place
     try:
         shared = (Path(study) / TOKEN).read_text() == token
     except OSError:
         shared = False
     if shared:
-        return _run(Job(Path(study) / cell, Task.from_dict(task)), Path(datasets), device, cores_per_cell), {}
+        job = Job(Path(study) / cell, Task.from_dict(task))
+        return _run(job, Path(datasets), device, cores_per_cell, start), {}
     with tempfile.TemporaryDirectory(prefix="det-ls-study-") as root:
         job = Job(Path(root) / cell, Task.from_dict(task))
-        error = _run(job, Path(root) / "data", device, cores_per_cell)
+        error = _run(job, Path(root) / "data", device, cores_per_cell, start)
         files = {name: (job.folder / name).read_bytes() for name in _RETURNED if (job.folder / name).is_file()}
     return error, files
 
 
-def _run(job: Job, datasets: Path, device: str, cores_per_cell: int) -> str | None:
-    """Run a cell's process to its end."""
+def _run(job: Job, datasets: Path, device: str, cores_per_cell: int, start: str) -> str | None:
+    """Run a cell's process to its end, in the folder that relative paths start from where the node has it."""
     words = worker_words(job, datasets, device, cores_per_cell)
     with (job.folder / LOG_FILE).open("ab") as log:
-        status = subprocess.run(words, stdout=log, stderr=log, env=environment_of(cores_per_cell)).returncode
+        there = start if os.path.isdir(start) else None
+        status = subprocess.run(words, stdout=log, stderr=log, env=environment_of(cores_per_cell), cwd=there).returncode
     return ended_without_word(status, job.folder)
