@@ -8,7 +8,7 @@ export YOLO_CONFIG_DIR ?= $(CURDIR)/$(VENV)
 export YOLO_OFFLINE ?= True
 export YOLO_AUTOINSTALL ?= False
 
-.PHONY: demo test test-oldest test-matrix mutate lint docs clean
+.PHONY: demo test test-oldest test-matrix mutate lint docs dist clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -49,5 +49,12 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# Source distribution and wheel in dist/, as they would be published
+dist: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet build twine
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/python -m twine check --strict dist/*
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-middle $(VENV)-newest .mutation .site runs/demo
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-middle $(VENV)-newest .mutation .site dist runs/demo
