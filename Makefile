@@ -20,14 +20,14 @@ demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term
 
 # The oldest versions that pyproject.toml allows; wants Python 3.10: make test-oldest PYTHON=python3.10
 test-oldest:
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)-oldest/bin/python -m pip install --quiet --constraint .ci/oldest.txt --editable ".[test]"
-	$(VENV)-oldest/bin/python -m pytest -n 2
+	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadgroup
 
 # The seams and paths on the oldest, a middle and the newest versions; wants Python 3.10, 3.12 and 3.13 (docs/versions.md)
 test-matrix:

@@ -26,10 +26,18 @@ import yaml  # noqa: E402
 
 NAMES = ("red", "green", "blue")
 LOGGERS = ("tensorboard", "wandb", "mlflow")
+TRAIN_ONCE = {
+    "test_adaptive_training", "test_afterwards", "test_calibrate", "test_classify", "test_evaluate", "test_fold_models",
+    "test_loggers", "test_predictions", "test_sources", "test_task_models", "test_training_record",
+}  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where something is absent that several tests want, one skipped test speaks for all of them."""
+    """Keep tests that share a training on one worker; of those that want something absent, one skips for all."""
+    for item in items:
+        if item.path.stem in TRAIN_ONCE:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     absent = {
         "shared_data": None if SHARED_DATA.is_dir() else "no real data beside the repository (or in DET_LS_DATA)",
         "tidecv": None if importlib.util.find_spec("tidecv") else "tidecv is not installed",
@@ -41,6 +49,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             wanting[0].add_marker(pytest.mark.skip(reason=f"{reason}: {len(wanting)} tests"))
             config.hook.pytest_deselected(items=wanting[1:])
             items[:] = [item for item in items if item not in wanting[1:]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_libraries() -> None:
+    """Spare each training what no test asks for: counting FLOPs, and collecting what the libraries made at import."""
+    import gc
+
+    from ultralytics.engine import trainer  # noqa: F401 - imported before the freeze
+    from ultralytics.utils import torch_utils
+
+    torch_utils.thop = None
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from det_ls.base.errors import VersionError
@@ -92,7 +93,13 @@ class Source:
 
     def holds(self) -> bool:
         """Tell whether this version has it."""
-        return self.code in inspect.getsource(self.owner)
+        return self.code in _source_of(self.owner)
+
+
+@cache
+def _source_of(owner: type) -> str:
+    """Read the source of a class once: finding it in a long module takes a tenth of a second."""
+    return inspect.getsource(owner)
 
 
 def expect(part: str, *assumptions: Method | Attribute | Source) -> None:

@@ -30,7 +30,7 @@ from det_ls.uncertainty.samples import image_weights
 
 DET_LS = get_protocol("det_ls")
 BIASED_UPWARDS = {key for key, number in NUMBERS.items() if number.biased}
-LEVEL, DATA_SETS, REPLICATES, IMAGES = 0.95, 150, 250, 150
+LEVEL, DATA_SETS, REPLICATES, IMAGES = 0.95, 100, 250, 150
 TOLERANCE = 3 * math.sqrt(LEVEL * (1 - LEVEL) / DATA_SETS)
 
 
