@@ -169,7 +169,7 @@ def differences(results: Sequence[CellResult]) -> str:
             fit = _overfit(one, a)
             if fit:
                 rows.append([condition_text(one.condition), a.arm.name, "AP of training minus validation images", *fit])
-    return to_markdown(["labels", "arm", "number", "arm minus stock", "p", "seeds above 0"], rows)
+    return to_markdown(["labels", "arm", "number", "arm minus stock", "p, two-sided", "seeds above 0"], rows)
 
 
 def seeds(results: Sequence[CellResult]) -> str:

@@ -26,6 +26,7 @@ from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
 from det_ls import smoothing_matrix
+from det_ls.losses import agreement
 from det_ls.losses import criterion as losses
 from det_ls.losses.agreement import Verdict, judge
 from det_ls.losses.criterion import LabelSmoothingDetectionLoss
@@ -591,6 +592,24 @@ def test_forms_that_are_wrong_alike_are_found_by_comparing_with_stock(monkeypatc
     assert "differs from the stock one" in verdict.reason
 
 
+@pytest.mark.parametrize("epsilon", [0.1, 0.0])
+def test_a_form_that_does_not_smooth_is_found_also_where_the_run_begins_unsmoothed(epsilon, monkeypatch):
+    model, batch = get_model(), make_batch(OBJECTS, 5)
+    real = agreement.lean_form
+    plain = CurrentMatrix(torch.eye(5), torch.device("cpu"))
+    monkeypatch.setattr(agreement, "lean_form", lambda stock, current: real(stock, plain))
+    verdict = judge(model.init_criterion(), smoothing_matrix(5, epsilon), make_preds(model, batch), batch)
+    assert verdict.right is False
+    assert "differs from the dense one" in verdict.reason
+
+
+def test_a_form_that_fails_is_wrong_and_says_how(monkeypatch):
+    model, batch = get_model(), make_batch(OBJECTS, 5)
+    break_with(ValueError("no"))(monkeypatch)
+    verdict = judge(model.init_criterion(), smoothing_matrix(5, 0.1), make_preds(model, batch), batch)
+    assert verdict == Verdict(False, "fails (ValueError: no)")
+
+
 def test_the_check_sees_two_images_at_most(monkeypatch):
     model, batch = get_model(), make_batch([5] * 6, 5)
     preds, seen = make_preds(model, batch), []
@@ -722,6 +741,7 @@ TWO_PROCESSES = """
 import sys, torch
 sys.path.insert(0, sys.argv[3])
 import test_criterion as t
+from det_ls.losses import agreement
 from det_ls.losses import criterion as losses
 
 rank, rendezvous = int(sys.argv[1]), sys.argv[2]
