@@ -23,13 +23,13 @@ from statistics import fmean
 from typing import Any
 
 from det_ls.base.errors import ArgumentError, DataError
-from det_ls.base.files import sha256_of, write_atomically, write_json
+from det_ls.base.files import sha256_of, write_atomically
 from det_ls.report import plots_study
 from det_ls.report.study_words import condition_text, decision_lead, decision_text, difference_text, first_up
 from det_ls.report.tables import to_markdown
 from det_ls.report.words import number, span_text
 from det_ls.study.cell import CELL_FILE, result_of
-from det_ls.study.decision import Decision, decide
+from det_ls.study.decision import decide
 from det_ls.study.records import CellResult, State
 from det_ls.study.statistics import (
     AP,
@@ -83,7 +83,8 @@ def add(name: str, folder: Path, raw: Path = RAW) -> Path:
     known = json.loads(target.read_text("utf-8")) if target.is_file() else []
     entries = {_identity(entry): entry for entry in [*known, *cells, *runs]}
     raw.mkdir(parents=True, exist_ok=True)
-    write_json(target, [entries[key] for key in sorted(entries)], indent=1)
+    lines = ",\n".join(json.dumps(entries[key]) for key in sorted(entries))  # a run a line
+    write_atomically(target, f"[\n{lines}\n]\n".encode())
     return target
 
 
@@ -192,7 +193,7 @@ def decisions(results: Sequence[CellResult]) -> str:
     """Write what `det-ls study` decides of it."""
     return "\n".join(
         f"- **{first_up(condition_text(d.condition))}: {decision_lead(d)}.** {decision_text(d)}"
-        for d in _decided(results)
+        for d in map(decide, study_numbers(results))
     )
 
 
@@ -250,10 +251,6 @@ def cost(results: Sequence[CellResult]) -> str:
     done = [r for r in results if r.state is State.DONE]
     minutes = fmean(r.seconds for r in done) / 60
     return f"{len(done)} runs, {minutes:.0f} minutes each in the mean (two at a time on two shared cores)."
-
-
-def _decided(results: Sequence[CellResult]) -> list[Decision]:
-    return [decide(one) for one in study_numbers(results)]
 
 
 def _all_arms(one: ConditionNumbers) -> list[ArmNumbers]:
@@ -340,7 +337,7 @@ def pictures(name: str, raw: Path = RAW, images: Path = IMAGES) -> list[Path]:
     results = read_study(name, raw)
     numbers = study_numbers(results)
     shown = {}
-    for one, decision in zip(numbers, _decided(results), strict=True):
+    for one, decision in zip(numbers, map(decide, numbers), strict=True):
         first = decision.arm.arm if decision.arm is not None else None
         shown[one.condition] = [a.arm for a in plots_study.best_arms(one, first)]
     drawn = {

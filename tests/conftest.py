@@ -55,11 +55,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def quick_libraries() -> None:
     """Spare each training what no test asks for: counting FLOPs, and collecting what the libraries made at import."""
     import gc
+    import sys
 
     from ultralytics.engine import trainer  # noqa: F401 - imported before the freeze
     from ultralytics.utils import torch_utils
 
-    torch_utils.thop = None
+    torch_utils.thop = sys.modules["thop"] = None  # type: ignore[assignment] - as where it is not installed
     gc.collect()
     gc.freeze()
 

@@ -72,7 +72,7 @@ def _check_values(arguments: Mapping[str, Any]) -> None:
     """Raise for a value that stock refuses, in a sentence in place of a traceback."""
     from ultralytics.cfg import check_cfg
 
-    for key, value in arguments.items():
+    for key, value in split_keys(arguments)[1].items():
         try:
             check_cfg({key: value})
         except (TypeError, ValueError) as error:
