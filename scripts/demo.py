@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The demo: draw the phantom, run a small study of label smoothing on it, print its decision, save pictures.
 
-    python scripts/demo.py [epochs=12] [seeds=2] [out=runs/demo]
+    python scripts/demo.py [epochs=8] [seeds=2] [out=runs/demo]
 
 Two seeds, each trained with and without smoothing. A run that is there is not repeated, and one that broke off goes on;
 choose another `out` for another study.
@@ -128,7 +128,7 @@ def draw_predictions(models: dict[str, Path], data: Path, picture: Path, images:
     for row, (name, checkpoint) in enumerate(models.items(), start=1):
         model = YOLO(checkpoint)
         for column, file in enumerate(files):
-            result = model.predict(str(file), imgsz=160, conf=0.1, max_det=5, verbose=False)[0]
+            result = model.predict(str(file), conf=0.1, max_det=5, verbose=False)[0]
             boxes = [(int(c), float(s), *b) for *b, s, c in result.boxes.data.tolist()]
             show(axes[row, column], result.orig_img, boxes, model.names, name if column == 0 else "")
     figure.savefig(picture, dpi=110)
