@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The demo: draw the phantom, run a small study of label smoothing on it, print its decision, save pictures.
 
-    python scripts/demo.py [epochs=12] [seeds=2] [out=runs/demo]
+    python scripts/demo.py [epochs=8] [seeds=2] [out=runs/demo]
 
 Two seeds, each trained with and without smoothing. A run that is there is not repeated, and one that broke off goes on;
 choose another `out` for another study.
@@ -9,57 +9,96 @@ choose another `out` for another study.
 
 from __future__ import annotations
 
-import os
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[1]
-CFG, DATA = ROOT / "cfg" / "demo.yaml", ROOT / "datasets" / "phantom.yaml"
-ARMS = {"stock": "stock", "label_smoothing=0.1": "redistribute_0.1"}  # what is drawn of seed 0, and its cell's folder
+if TYPE_CHECKING:
+    from det_ls.study.records import CellResult
+
+CFG = Path(__file__).resolve().parents[1] / "cfg" / "demo.yaml"
+EPSILONS = "0,0.1"
+COLUMNS = ("AP", "AP50", "AP75", "LaECE0", "DECE", "signed_gap")
 
 
 def main() -> int:
     from det_ls.cli.grammar import check_known, key_values
     from det_ls.cli.main import run
+    from det_ls.cli.train import Interrupted
 
     def command() -> None:
         arguments = key_values(sys.argv[1:])
         check_known(arguments, ("epochs", "seeds", "out"), (), "the demo")
-        demo(**arguments)
+        try:
+            demo(**arguments)
+        except KeyboardInterrupt as interrupt:  # not the study's command: it would draw no predictions
+            raise Interrupted(f"go on with: {shlex.join([sys.executable, *sys.argv])}") from interrupt
 
     return run(command)
 
 
-def demo(epochs: int | None = None, seeds: int = 2, out: str = "runs/demo") -> None:
+def demo(epochs: int | None = None, seeds: object = 2, out: object = "runs/demo") -> None:
     """Run the demo.
 
     Args:
         epochs: Epochs of each run; cfg/demo.yaml's if None.
-        seeds: How many seeds each arm is trained with.
+        seeds: How many seeds each arm is trained with, or which.
         out: The folder for data, study and pictures.
+
+    Raises:
+        OSError: If `out` cannot be written to.
+        ValueError: If a value does not fit; nothing is drawn or trained then.
     """
-    folder = Path(out).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["DET_LS_DATA"] = str(folder)
+    from det_ls.base.arguments import check_integer
+    from det_ls.base.folders import check_writable
     from det_ls.cli.grammar import read_cfg
     from det_ls.cli.study import study
     from det_ls.data.phantom import write_phantom
+    from det_ls.report.study_page import PICTURES_FOLDER
+    from det_ls.study import read_study
+    from det_ls.study.grid import Grid, cell_name
 
-    if not (folder / "phantom").is_dir():
-        write_phantom(folder / "phantom")
+    folder = Path(str(out)).resolve()
+    Grid.from_words({"seeds": seeds})
+    if epochs is not None:
+        check_integer("epochs", epochs, 1)
+    check_writable("out", folder)
+    data, place, picture = folder / "phantom", folder / "study", folder / "predictions.png"
+    if not data.is_dir():
+        write_phantom(data)
     keys = {k: v for k, v in read_cfg(str(CFG)).items() if k not in {"label_smoothing", "seed"}}
-    keys |= {"data": DATA, "label_smoothing": "0,0.1", "seeds": seeds, "save_dir": folder / "study", "exist_ok": True}
+    keys |= {"data": data / "data.yaml", "label_smoothing": EPSILONS, "save_dir": place, "exist_ok": True}
+    keys |= {"seeds": ",".join(map(str, seeds)) if isinstance(seeds, (list, tuple)) else seeds}
     keys |= {} if epochs is None else {"epochs": epochs}
     study([f"{key}={value}" for key, value in keys.items()])
-    picture = folder / "predictions.png"
-    cells = folder / "study" / "seed0"
-    weights = {name: cells / cell / "train" / "weights" / "best.pt" for name, cell in ARMS.items()}
-    if all(file.is_file() for file in weights.values()):
-        draw_predictions(weights, folder / "phantom", picture)
-        print(f"Predictions of the models of seed 0 on validation images: {picture}")
-    print(f"The study's pictures, reliability of the kept boxes among them: {folder / 'study' / 'pictures'}")
+    found = read_study(place).results
+    first = [r for r in found if r.cell.seed == found[0].cell.seed and r.measured is not None]
+    runs = {r.cell.arm.label_smoothing: r for r in first}
+    print(f"\n{table(runs)}")
+    weights = {eps: place / cell_name(r.cell) / "train" / "weights" / "best.pt" for eps, r in runs.items()}
+    draw_predictions({f"label_smoothing={eps}": file for eps, file in weights.items()}, data, picture)
+    print(f"\nThese runs' predictions on validation images: {picture}")
+    print(f"Reliability of the kept boxes, all runs: {place / PICTURES_FOLDER / 'reliability.png'}")
     print("The phantom is synthetic and these are short runs of few seeds: that everything works is all they show.")
+
+
+def table(runs: Mapping[str, CellResult]) -> str:
+    """Write the numbers of runs of one seed on the validation images side by side.
+
+    Args:
+        runs: The finished runs by epsilon.
+
+    Returns:
+        The lines, a dash where a number is not defined.
+    """
+    seeds = ", ".join(sorted({f"seed {result.cell.seed}" for result in runs.values()}))
+    rows = [[seeds, *COLUMNS]]
+    for epsilon, result in runs.items():
+        values = {} if result.measured is None else result.measured.val
+        rows.append([f"label_smoothing={epsilon}", *(f"{values[c]:.4f}" if c in values else "-" for c in COLUMNS)])
+    return "\n".join(f"{name:<20}" + "".join(f"{cell:>12}" for cell in cells) for name, *cells in rows)
 
 
 def draw_predictions(models: dict[str, Path], data: Path, picture: Path, images: int = 4) -> None:
@@ -89,15 +128,9 @@ def draw_predictions(models: dict[str, Path], data: Path, picture: Path, images:
     for row, (name, checkpoint) in enumerate(models.items(), start=1):
         model = YOLO(checkpoint)
         for column, file in enumerate(files):
-            result = model.predict(str(file), imgsz=160, conf=0.1, max_det=5, verbose=False)[0]
+            result = model.predict(str(file), conf=0.1, max_det=5, verbose=False)[0]
             boxes = [(int(c), float(s), *b) for *b, s, c in result.boxes.data.tolist()]
-            show(
-                axes[row, column],
-                result.orig_img,
-                boxes,
-                model.names,
-                name if column == 0 else "",
-            )
+            show(axes[row, column], result.orig_img, boxes, model.names, name if column == 0 else "")
     figure.savefig(picture, dpi=110)
 
 

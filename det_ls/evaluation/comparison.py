@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from det_ls.base.arguments import check_integer
-from det_ls.base.errors import ArgumentError, ArgumentTypeError
+from det_ls.base.errors import ArgumentError, ArgumentTypeError, MissingFileError
 from det_ls.base.files import write_json
-from det_ls.base.folders import claim_folder
+from det_ls.base.folders import claim_folder, is_file
 from det_ls.evaluation.evaluate import DETECTION_SETTINGS, evaluate, evaluate_detections
 from det_ls.evaluation.results import RESULT_FILES, Evaluation, check_save_dir
 from det_ls.evaluation.settings import MeasureSettings
@@ -162,6 +162,7 @@ def compare(
     elif other := [key for key in settings if key not in DETECTION_SETTINGS]:
         raise ArgumentTypeError(f"{', '.join(other)}: expected data=... with settings of the predictions, got none.")
     else:
+        _check_files(arms)
         runs = [[evaluate_detections(annotations, d, **measured, **settings) for d in arm] for arm in arms]
     plans = [[run.metrics.kept.plan for run in arm] for arm in runs]
     check_same_ground_truth(plans[0][0].grid.table, plans[1][0].grid.table)
@@ -214,6 +215,14 @@ def _check_tasks(arms: Sequence[Sequence[Detector]]) -> None:
             f"b: expected two models with upright boxes or two with oriented ones, got '{kinds[False].weights}' and "
             f"'{kinds[True].weights}'."
         )
+
+
+def _check_files(arms: Sequence[Sequence[object]]) -> None:
+    """Raise unless all files of detections are there, before any is measured."""
+    for name, arm in zip("ab", arms, strict=True):
+        for source in arm:
+            if isinstance(source, (str, PurePath)) and not is_file(str(source)) and not Path(source).is_dir():
+                raise MissingFileError(f"{name}: expected a COCO JSON file, got '{source}', which does not exist.")
 
 
 def _check_names(names: object) -> None:

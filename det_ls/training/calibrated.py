@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ultralytics.utils import LOGGER, RANK, YAML
 from det_ls.base.errors import ArgumentError, DetLsError
 from det_ls.base.folders import claim_folder
 from det_ls.calibration.fold import load_checkpoint, read_record
+from det_ls.calibration.judge import Change
 from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE
 from det_ls.data.locate import local_data_file
 from det_ls.smoothing.settings import LabelSmoothing
@@ -138,8 +140,27 @@ def calibrate_run(trainer: Any, split: str | None) -> None:
         reason = str(error) if isinstance(error, DetLsError) else f"{type(error).__name__}: {error}"
         LOGGER.warning(f"calibrate: {calibrated.name} was not written, {best.name} is as it was: {reason}")
         return
-    change = found.numbers["kept"]["LaECE0"]
-    LOGGER.info(
-        f"calibrate: {calibrated} written, LaECE0 of the kept boxes of {split} {change.before:.4f} before, "
-        f"{change.after:.4f} after (cross-fitted)"
-    )
+    LOGGER.info(written(calibrated, split, found.numbers["kept"]["LaECE0"]))
+
+
+def written(file: Path, split: str, change: Change) -> str:
+    """Say that a calibrated checkpoint was written, and what that did to the kept boxes.
+
+    Args:
+        file: The checkpoint.
+        split: The split it was calibrated on.
+        change: The kept boxes' LaECE0, which is nan without such boxes.
+
+    Returns:
+        The line.
+
+    Examples:
+        >>> written(Path("best.pt"), "val", Change(0.2, 0.05))
+        'calibrate: best.pt written, LaECE0 of the kept boxes of val 0.2000 before, 0.0500 after (cross-fitted)'
+        >>> written(Path("best.pt"), "val", Change(float("nan"), float("nan")))
+        'calibrate: best.pt written; no box of val is kept by which it could be judged'
+    """
+    if math.isnan(change.before) or math.isnan(change.after):
+        return f"calibrate: {file} written; no box of {split} is kept by which it could be judged"
+    numbers = f"LaECE0 of the kept boxes of {split} {change.before:.4f} before, {change.after:.4f} after"
+    return f"calibrate: {file} written, {numbers} (cross-fitted)"

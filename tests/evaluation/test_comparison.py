@@ -322,6 +322,13 @@ def test_bad_words_are_one_sentence(words, message, capsys, tmp_path, monkeypatc
     assert f"det-ls: error: {message}" in capsys.readouterr().err
 
 
+def test_of_two_files_that_are_compared_both_have_to_be_there_before_one_is_measured(files, capsys, monkeypatch):
+    monkeypatch.setattr("det_ls.evaluation.comparison.evaluate_detections", lambda *args, **more: pytest.fail("work"))
+    assert cli.main(["compare", f"annotations={files[0]}", f"a={files[1]}", "b=none.json"]) == 2
+    error = "b: expected a COCO JSON file, got 'none.json', which does not exist."
+    assert capsys.readouterr().err == f"det-ls: error: {error}\n"
+
+
 @pytest.fixture
 def weights(tiny, tmp_path) -> Path:
     """An untrained model that reports boxes all the same."""
