@@ -127,15 +127,24 @@ def test_a_study_of_runs_that_find_nothing_says_so_and_judges_no_arm(tmp_path: P
         assert word not in shown.replace(" ".join(t for pair in rules() for t in pair), "")
 
 
-def test_a_loss_that_was_not_finite_is_a_gap_in_its_curve() -> None:
-    results = made_up(conditions=CONDITIONS[:1], seeds=range(1), failed=())
+def test_epochs_whose_loss_was_finite_in_no_run_are_a_gap_in_its_curve() -> None:
+    results = made_up(conditions=CONDITIONS[:1], seeds=range(2), failed=())
     column = "train/cls_loss"
     for i, r in enumerate(results):
-        results[i] = replace(r, curves={**r.curves, column: [None, *r.curves[column][1:]]})
-    numbers = study_numbers(results)
-    figure = training_curves(numbers, results, column)
+        values = list(r.curves[column])
+        values[0] = values[9] = None
+        values[19] = values[19] if r.cell.seed else None  # the other seed still has it
+        results[i] = replace(r, curves={**r.curves, column: values})
+    figure = training_curves(study_numbers(results), results, column)
     assert figure is not None
-    assert all(line.get_xdata()[0] == 2 for line in figure.axes[0].get_lines())
+    lines = figure.axes[0].get_lines()
+    second = {r.cell.arm.name: r.curves[column] for r in results if r.cell.seed}
+    assert {line.get_label() for line in lines} == set(second)
+    for line in lines:
+        assert list(line.get_xdata()) == list(range(1, 61))
+        drawn = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        assert [epoch for epoch in range(1, 61) if not drawn[epoch] > 0] == [1, 10]  # no line joins 9 and 11
+        assert drawn[20] == pytest.approx(second[line.get_label()][19])
 
 
 def test_sentences_change_with_the_numbers() -> None:
