@@ -92,10 +92,8 @@ def command_to_go_on(folder: Path) -> str:
 def _print(result: StudyResult, page: Path) -> None:
     """Print what there is, what is missing, the decisions, and where it is."""
     from det_ls.report.study_display import arm_rows
-    from det_ls.report.study_words import condition_text, decision_lead, first_up
-    from det_ls.study.decision import decide
+    from det_ls.report.study_page import study_sentences
     from det_ls.study.grid import cell_name
-    from det_ls.study.statistics import study_numbers
 
     heads = ("arm", "condition", "cells", "AP", "kept gap", "after Platt")
     rows = [heads, *arm_rows(result.results)]
@@ -109,8 +107,8 @@ def _print(result: StudyResult, page: Path) -> None:
         more = f" and {len(result.missing) - 5} more" if len(result.missing) > 5 else ""
         why = "The budget is used up; m" if result.cut else "M"
         print(f"{why}issing: {shown}{more}. Go on with: {command_to_go_on(result.folder)}")
-    for decision in map(decide, study_numbers(result.results)):
-        print(f"{first_up(condition_text(decision.condition))}: {decision_lead(decision)}.")
+    for sentence in study_sentences(result.results):
+        print(sentence)
     print(f"Results saved to {result.folder}, the page to {page}")
 
 

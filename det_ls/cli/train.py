@@ -73,6 +73,8 @@ def _check_values(arguments: Mapping[str, Any]) -> None:
     from ultralytics.cfg import check_cfg
 
     for key, value in split_keys(arguments)[1].items():
+        if key == "epochs" and isinstance(value, int):  # det_ls.training.run_folder says what is wrong with it
+            continue
         try:
             check_cfg({key: value})
         except (TypeError, ValueError) as error:

@@ -236,8 +236,9 @@ def _curve(
     table = np.full((len(found), length), np.nan)
     for row, values in zip(table, found, strict=True):
         row[: len(values)] = values
-    known = ~np.isnan(table).all(0)
-    return np.arange(1, length + 1)[known], np.nanmean(table[:, known], axis=0)
+    mean, known = np.full(length, np.nan), ~np.isnan(table).all(0)
+    mean[known] = np.nanmean(table[:, known], axis=0)
+    return np.arange(1, length + 1), mean  # a line is not drawn where its mean is NaN
 
 
 def _modes(numbers: Sequence[ConditionNumbers]) -> dict[str, Look]:

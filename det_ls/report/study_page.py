@@ -16,12 +16,12 @@ from det_ls.report import plots_study as plots
 from det_ls.report.figures import inlined
 from det_ls.report.page_parts import write_page
 from det_ls.report.plot_style import save
-from det_ls.report.rows import flat
+from det_ls.report.rows import Row, flat
 from det_ls.report.study_files import cells_table, study_record
 from det_ls.report.study_rows import arm_rows, cell_rows, decision_row, other_rows, state_tiles
-from det_ls.report.study_words import condition_text, decision_lead, first_up, rules
+from det_ls.report.study_words import condition_text, decision_lead, decision_text, first_up, rules
 from det_ls.report.tables import write_table
-from det_ls.study.decision import Decision, decide
+from det_ls.study.decision import Decision, Outcome, decide
 from det_ls.study.records import CellResult, State
 from det_ls.study.statistics import AP, GAP, Against, ConditionNumbers, study_numbers
 
@@ -91,15 +91,34 @@ def study_pictures(
         results: The cells.
 
     Returns:
-        For each, the name of its files, the figure, its title and its caption.
+        For each, the name of its files, the figure, its title and its caption. Where nothing was found there is nothing
+        to compare, and only the training is drawn.
     """
+    made = [] if all(d.outcome is Outcome.NOTHING for d in decisions) else _comparisons(numbers, decisions, results)
+    for column, label in plots.CURVES:
+        figure = plots.training_curves(numbers, results, column)
+        if figure is not None:
+            what = "The mean over the seeds of each arm. " + (
+                "A smoothed loss aims at other targets: its height says nothing against that of stock, its course does."
+                if "loss" in column
+                else ""
+            )
+            name = "training_" + column.replace("/", "_").split("(")[0].replace("metrics_", "")
+            made.append((name, figure, f"The training: {label}", what))
+    return made
+
+
+def _comparisons(
+    numbers: Sequence[ConditionNumbers], decisions: Sequence[Decision], results: Sequence[CellResult]
+) -> list[tuple[str, Figure, str, str]]:
+    """Draw the pictures that compare the arms."""
     shown = {
         one.condition: [a.arm for a in plots.best_arms(one, d.arm.arm if d.arm is not None else None)]
         for one, d in zip(numbers, decisions, strict=True)
     }
     gap = "|score \N{MINUS SIGN} precision|, kept boxes"
     rival = "The dashed line is stock + Platt, the band its interval."
-    made = [
+    return [
         (
             "reliability",
             plots.reliability_of_arms(numbers, results, shown),
@@ -141,17 +160,6 @@ def study_pictures(
             f"{_ERROR_BARS}",
         ),
     ]
-    for column, label in plots.CURVES:
-        figure = plots.training_curves(numbers, results, column)
-        if figure is not None:
-            what = "The mean over the seeds of each arm. " + (
-                "A smoothed loss aims at other targets: its height says nothing against that of stock, its course does."
-                if "loss" in column
-                else ""
-            )
-            name = "training_" + column.replace("/", "_").split("(")[0].replace("metrics_", "")
-            made.append((name, figure, f"The training: {label}", what))
-    return made
 
 
 def study_sentences(results: Sequence[CellResult]) -> list[str]:
@@ -161,15 +169,14 @@ def study_sentences(results: Sequence[CellResult]) -> list[str]:
         results: The cells.
 
     Returns:
-        The lines.
+        The lines; where nothing was found they say what to do.
     """
-    numbers = study_numbers(results)
-    return [_line(decide(one), len(numbers) == 1) for one in numbers]
+    return [_line(decide(one)) for one in study_numbers(results)]
 
 
-def _line(decision: Decision, alone: bool) -> str:
-    lead = decision_lead(decision)
-    return f"{lead}." if alone else first_up(f"{condition_text(decision.condition)}: {lead}.")
+def _line(decision: Decision) -> str:
+    more = f" {decision_text(decision)}" if decision.outcome is Outcome.NOTHING else ""
+    return f"{first_up(condition_text(decision.condition))}: {decision_lead(decision)}.{more}"
 
 
 def _page(
@@ -200,7 +207,7 @@ def _page(
             {
                 "name": "" if alone else condition_text(one.condition),
                 "arms": arm_rows(one, decision),
-                "others": [(_TITLES[side], rows) for side in Against if (rows := other_rows(one, side))],
+                "others": [] if decision.outcome is Outcome.NOTHING else _others(one),
             }
             for one, decision in zip(numbers, decisions, strict=True)
         ],
@@ -216,6 +223,11 @@ def _page(
         "version": __version__,
     }
     return write_page(path, "study.html", page)
+
+
+def _others(numbers: ConditionNumbers) -> list[tuple[str, list[Row]]]:
+    """List the tables of all differences."""
+    return [(_TITLES[side], rows) for side in Against if (rows := other_rows(numbers, side))]
 
 
 def _protocol(results: Sequence[CellResult]) -> list[tuple[str, str]]:

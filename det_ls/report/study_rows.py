@@ -31,7 +31,7 @@ from det_ls.study.statistics import (
 )
 from det_ls.uncertainty.paired import Verdict
 
-_TONES = {Outcome.USE: "good", Outcome.HARM: "bad", Outcome.TOO_FEW: "open"}
+_TONES = {Outcome.USE: "good", Outcome.HARM: "bad", Outcome.TOO_FEW: "open", Outcome.NOTHING: "open"}
 _STATUS_TAGS = {Status.SHOWN: "good", Status.OPEN: "none", Status.REFUTED: "bad"}
 _VERDICTS = {
     Verdict.BETTER: ("better", "good"),
@@ -67,10 +67,11 @@ def decision_row(decision: Decision, alone: bool) -> Row:
 
 
 def _asked(claim: Claim) -> list[Row]:
-    """List what a route asks for, and how far that is settled."""
+    """List what a route asks for, and how far that is settled: of what was not measured nothing is."""
+    statuses = [Status.OPEN if r.difference is None else r.status for r in claim.requirements]
     return [
-        {"text": requirement_text(r), "status": STATUS[r.status], "tag": _STATUS_TAGS[r.status]}
-        for r in claim.requirements
+        {"text": requirement_text(r), "status": STATUS[status], "tag": _STATUS_TAGS[status]}
+        for r, status in zip(claim.requirements, statuses, strict=True)
     ]
 
 

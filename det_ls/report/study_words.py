@@ -89,9 +89,21 @@ def more_text(decision: Decision) -> str:
     """
     if decision.more_seeds is not None:
         return f"about {decision.more_seeds:,} more"
+    if unmeasured := _unmeasured(decision):
+        return f"too few runs have {' and '.join(unmeasured)} to compare"
     if decision.seeds < 2:
         return "at least 2 a condition and arm are needed"
     return f"not even {MOST_SEEDS} would do"
+
+
+def _unmeasured(decision: Decision) -> list[str]:
+    """Name what is open of the arm that a decision is about although runs pair, as fewer than two pairs define it."""
+    arm = decision.arm
+    if arm is None or arm.ap_not_worse.difference is None or arm.ap_not_worse.difference.n < 2:
+        return []
+    asked = [r for c in arm.claims if c.route is decision.route for r in c.requirements if r.status is Status.OPEN]
+    left = [r for r in asked if r.difference is None or r.difference.n < 2]
+    return list(dict.fromkeys(f"{_SHORT[r.key]}{' with Platt' * (r.against is Against.CALIBRATED)}" for r in left))
 
 
 def decision_text(decision: Decision) -> str:
@@ -106,6 +118,11 @@ def decision_text(decision: Decision) -> str:
     if decision.outcome is Outcome.NOTHING:
         return "AP is 0 in all finished runs. Train longer, or look at the data set and its labels."
     parts = [_behind(decision)]
+    if _unmeasured(decision):
+        parts.append(
+            "A run that finds no object has neither a gap nor a Platt map: train longer, or look at the data set and "
+            "its labels."
+        )
     platt = decision.platt
     if platt is not None and platt.difference is not None and decision.outcome is not Outcome.USE:
         what = {
@@ -247,6 +264,7 @@ def rules() -> list[tuple[str, str]]:
     """
     ap, gap = MARGINS[AP], MARGINS[GAP]
     return [
+        ("Nothing to compare", "if AP is 0 in all finished runs."),
         (
             "Use an arm for its boxes",
             "if, with a Platt map on both sides, its AP is better than that of stock and the gap of its kept boxes not "

@@ -110,7 +110,8 @@ class Plan:
         train_images: Images of the training split to measure.
         groups: Which images belong together.
         execution: The words of :class:`Execution` that were given, the budget apart: resuming goes on with them.
-        where: The folder that relative paths start from; None of studies that did not note it.
+        where: The folder that relative paths start from, as seen from the study's, or an absolute path
+            (:mod:`det_ls.study.starts`); None of studies that did not note it.
     """
 
     words: Mapping[str, Any]

@@ -19,6 +19,7 @@ from det_ls.study.executors import Executor, Job, LocalExecutor
 from det_ls.study.plan import Execution, Plan, default_folder, split_words
 from det_ls.study.records import Cell, CellResult, State
 from det_ls.study.result import CELLS_FILE, STUDY_FILE, TABLE_FILE, StudyResult, write_tables
+from det_ls.study.starts import from_start, noted_start
 
 DATASETS = "data"
 STUDY_FILES = (STUDY_FILE, TABLE_FILE, CELLS_FILE)
@@ -153,19 +154,22 @@ def study(
             return read_study(folder, plan)
         plan = plan.with_words(words, how)
         execution = Execution.of({**plan.execution, "budget": budget})
+        start, _ = from_start(plan.where, folder, name, plan.train, plan.check)
         break
     else:
         chosen = {key: value for key, value in measure.items() if value is not None}
         keys = {key: str(v) if isinstance(v, Path) else v for key, v in fixed.items() if key not in measure}
-        plan = Plan(words, keys, **chosen, execution=how, where=str(Path.cwd()))  # type: ignore[arg-type]
+        plan = Plan(words, keys, **chosen, execution=how)  # type: ignore[arg-type]
         folder = default_folder(data) if save_dir is None else Path(save_dir)
         check_free(folder, [STUDY_FILE], exist_ok)
-    place = folder.absolute()
-    with working_directory(plan.where):
         plan.check()
+        start = Path.cwd()
+    place = folder.absolute()
+    with working_directory(start):
         check_writable("save_dir", place)
         with held_folder(place):
             remove_partial(place)
+            plan = replace(plan, where=noted_start(place))
             write_json(place / STUDY_FILE, plan.to_dict(), indent=1)
             result = _Run(place, plan, _executor(place, execution), execution.budget, progress).run()
     return replace(result, folder=folder)
@@ -186,7 +190,10 @@ def read_study(folder: Path, plan: Plan | None = None) -> StudyResult:
         ValueError: If a file of it cannot be read.
     """
     plan = Plan.read(folder, "report") if plan is None else plan
-    results = tuple(read_cell(folder / task.name, task) for task in plan.tasks)
+    tasks, place = plan.tasks, folder.absolute()
+    _, results = from_start(
+        plan.where, folder, "report", plan.train, lambda: tuple(read_cell(place / task.name, task) for task in tasks)
+    )
     return StudyResult(folder, plan.grid, results, plan.train)
 
 

@@ -14,7 +14,7 @@ from report_scene import EVIL, Page, seen_by_browser
 from study_scene import CONDITIONS, made_up
 
 from det_ls.report.plots_study import against_epsilon, pooled, reliability_of_arms, trade_off, training_curves
-from det_ls.report.study_page import write_study
+from det_ls.report.study_page import study_sentences, write_study
 from det_ls.report.study_words import decision_lead, decision_text, rules
 from det_ls.study.decision import ALPHA, LOSS_ALPHA, MARGINS, decide
 from det_ls.study.records import Arm, CellResult, Condition, State
@@ -113,29 +113,85 @@ def test_a_study_that_has_hardly_begun_or_failed_altogether_has_a_page(tmp_path:
         assert "Too few seeds to tell" in shown
 
 
-def test_a_study_of_runs_that_find_nothing_says_so_and_judges_no_arm(tmp_path: Path) -> None:
-    found = []
-    for r in made_up(conditions=CONDITIONS[:1], seeds=range(2), failed=()):
-        assert r.measured is not None
-        measured = replace(r.measured, val={"AP": 0.0}, train={"AP": 0.0}, platt={}, reliability={})
-        found.append(replace(r, measured=measured))
+def without_objects(result: CellResult) -> CellResult:
+    """Make a run one that finds no object, as such runs are measured: no box is kept, no map can be fitted."""
+    assert result.measured is not None
+    none = {"AP": 0.0, "AP50": 0.0, "oLRP": 1.0, "brier": 1e-5 * (1 + result.cell.seed), "kept.recall": 0.0}
+    measured = replace(result.measured, val=none, train=none, platt={}, reliability={"val": []})
+    return replace(result, measured=measured)
+
+
+def test_a_study_of_runs_that_find_nothing_says_so_and_compares_nothing(tmp_path: Path) -> None:
+    found = [without_objects(r) for r in made_up(conditions=CONDITIONS[:1], seeds=range(5), failed=())]
     write_study(tmp_path / "none", found, title="None", command=COMMAND)
-    shown = Page((tmp_path / "none" / "report.html").read_text(encoding="utf-8")).text
+    shown = Page(page_of(tmp_path / "none")).text
     assert "No run finds any object: there is nothing to compare" in shown
     assert "Train longer, or look at the data set and its labels." in shown
-    for word in ("not worse\n", "not settled", "not even 200", "not measured"):
-        assert word not in shown.replace(" ".join(t for pair in rules() for t in pair), "")
+    verdicts = shown
+    for pair in rules():
+        verdicts = verdicts.replace(" ".join(pair), "")
+    for word in ("not settled", "not even 200", "not measured", "none shown", "All numbers", "What was asked"):
+        assert word not in verdicts, word
+    assert {file.stem.split("_")[0] for file in (tmp_path / "none" / "pictures").iterdir()} == {"training"}
+    (said,) = study_sentences(found)
+    assert said.endswith("Train longer, or look at the data set and its labels.")
 
 
-def test_a_loss_that_was_not_finite_is_a_gap_in_its_curve() -> None:
-    results = made_up(conditions=CONDITIONS[:1], seeds=range(1), failed=())
+def test_of_a_condition_that_finds_something_the_other_is_told_apart(tmp_path: Path) -> None:
+    found = [without_objects(r) if r.cell.condition.flip else r for r in made_up(failed=())]
+    write_study(tmp_path, found, title="Half", pictures=False)
+    shown = Page(page_of(tmp_path)).text
+    assert "No arm beats Platt: do not smooth, calibrate" in shown
+    assert "No run finds any object" in shown
+    assert "All numbers" in shown
+
+
+def test_of_arms_that_cannot_be_compared_as_stock_finds_nothing_the_page_says_what_is_missing(tmp_path: Path) -> None:
+    found = [without_objects(r) if r.cell.arm.stock else r for r in made_up(conditions=CONDITIONS[:1], failed=())]
+    write_study(tmp_path, found, title="Stock finds nothing", pictures=False)
+    shown = Page(page_of(tmp_path)).text
+    assert "Too few seeds to tell: too few runs have AP with Platt and gap with Platt to compare." in shown
+    asked = re.findall(r"<li><span[^>]*>([^<]*)</span>([^<]*)</li>", page_of(tmp_path))
+    unmeasured = [status for status, text in asked if "not measured" in text]
+    assert set(unmeasured) == {"not settled"}
+    assert len(unmeasured) >= 10
+
+
+def test_of_runs_most_of_which_find_nothing_the_page_does_not_ask_for_seeds_alone() -> None:
+    found = [without_objects(r) if r.cell.seed else r for r in made_up(conditions=CONDITIONS[:1], failed=())]
+    decision = decide(study_numbers(found)[0])
+    assert (
+        decision_lead(decision)
+        == "Too few seeds to tell: too few runs have AP with Platt and gap with Platt to compare"
+    )
+    assert "A run that finds no object has neither a gap nor a Platt map: train longer" in decision_text(decision)
+    (single,) = study_numbers([r for r in made_up(conditions=CONDITIONS[:1], failed=()) if not r.cell.seed])
+    assert decision_lead(decide(single)) == "Too few seeds to tell: at least 2 a condition and arm are needed"
+    assert "finds no object" not in decision_text(decide(single))
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_epochs_whose_loss_was_finite_in_no_run_are_a_gap_in_its_curve() -> None:
+    results = made_up(conditions=CONDITIONS[:1], seeds=range(2), failed=())
     column = "train/cls_loss"
     for i, r in enumerate(results):
-        results[i] = replace(r, curves={**r.curves, column: [None, *r.curves[column][1:]]})
-    numbers = study_numbers(results)
-    figure = training_curves(numbers, results, column)
+        values = list(r.curves[column])
+        values[0] = values[9] = None
+        values[19] = values[19] if r.cell.seed else None  # the other seed still has it
+        results[i] = replace(r, curves={**r.curves, column: values})
+    figure = training_curves(study_numbers(results), results, column)
     assert figure is not None
-    assert all(line.get_xdata()[0] == 2 for line in figure.axes[0].get_lines())
+    lines = figure.axes[0].get_lines()
+    second = {r.cell.arm.name: r.curves[column] for r in results if r.cell.seed}
+    assert {line.get_label() for line in lines} == set(second)
+    for line in lines:
+        assert list(line.get_xdata()) == list(range(1, 61))
+        drawn = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        assert [epoch for epoch in range(1, 61) if not drawn[epoch] > 0] == [1, 10]  # no line joins 9 and 11
+        assert drawn[20] == pytest.approx(second[line.get_label()][19])
 
 
 def test_sentences_change_with_the_numbers() -> None:

@@ -7,8 +7,10 @@ import csv
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
+import ultralytics
 
 from det_ls.base.errors import DetLsError, ExistingFileError
 from det_ls.study import read_study, study
@@ -243,15 +245,80 @@ def test_data_may_differ_by_seed(run_stubs, tiny, tmp_path):
     assert [r.config["data"][-10:] for r in result.results] == ["set_0.yaml"] * 2 + ["set_1.yaml"] * 2
 
 
-def test_a_study_of_relative_paths_is_gone_on_with_from_anywhere(run_stubs, tiny, tmp_path, monkeypatch):
-    begun, elsewhere = tiny.parent, tmp_path / "elsewhere"
+@pytest.fixture
+def project(run_stubs, tiny, tmp_path, monkeypatch):
+    """The working directory of a finished study of relative paths in runs/mine, left for another one."""
+    folder, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    (folder / "sets").mkdir(parents=True)
     elsewhere.mkdir()
-    monkeypatch.chdir(begun)
-    first, _ = run_stubs(data=tiny.name, save_dir=os.path.relpath(tmp_path / "study"), label_smoothing="0,0.1")
+    for seed in (0, 1, 2):
+        (folder / "sets" / f"set_{seed}.yaml").write_text(tiny.read_text())
+    model = Path(ultralytics.__file__).parent / "cfg" / "models" / "11" / "yolo11.yaml"
+    (folder / "yolo11n-mine.yaml").write_text(model.read_text())
+    (folder / "table.csv").write_text(",red,green,blue\nred,0,1,1\ngreen,1,0,1\nblue,1,1,0\n")
+    monkeypatch.chdir(folder)
+    words = {"model": "yolo11n-mine.yaml", "save_dir": "runs/mine"}
+    run_stubs(data="sets/set_{seed}.yaml", label_smoothing_similarity="table.csv", **words)
     monkeypatch.chdir(elsewhere)
-    result, stub = run_stubs(resume="../study", seeds=3)
-    assert stub.started == ["seed2/stock", "seed2/redistribute_0.1"]
-    assert len(result.done) == len(first.done) + 2 == 6
-    assert str(result.folder) == os.path.join("..", "study")  # as it was named, from where it was named
-    assert os.getcwd() == str(elsewhere)
+    return folder
+
+
+NEW = ["seed2/stock", "seed2/redistribute_0.1"]
+
+
+def test_a_study_of_relative_paths_is_gone_on_with_and_read_from_anywhere(run_stubs, project):
+    here = os.getcwd()
+    result, stub = run_stubs(resume="../project/runs/mine", seeds=3)
+    assert stub.started == NEW
+    assert len(result.done) == 6
+    assert str(result.folder) == "../project/runs/mine"  # as it was named, from where it was named
+    assert os.getcwd() == here
+    assert not os.listdir()
     assert read_study(result.folder).done == result.done
+    assert run_stubs(report="../project/runs/mine")[0].done == result.done
+
+
+def test_a_study_in_its_project_names_no_machine_and_both_may_move(run_stubs, project):
+    study_file = project / "runs" / "mine" / "study.json"
+    assert str(project.parent) not in study_file.read_text()
+    assert json.loads(study_file.read_text())["where"] == "../.."
+    moved = project.rename(project.with_name("moved"))
+    result, stub = run_stubs(resume=moved / "runs" / "mine", seeds=3)
+    assert stub.started == NEW
+    assert len(result.done) == 6
+
+
+def test_a_study_that_was_moved_without_its_project_is_gone_on_with_in_the_project(run_stubs, project, monkeypatch):
+    moved = (project / "runs" / "mine").rename(project.parent / "archived")
+    with pytest.raises(
+        DetLsError, match=r"^resume: expected to find what .*, or from here, got neither \(model: .*\)\.$"
+    ):
+        run_stubs(resume=moved, seeds=3)
+    monkeypatch.chdir(project)
+    assert run_stubs(resume=moved, seeds=3)[1].started == NEW
+    monkeypatch.chdir("/")
+    assert len(run_stubs(report=moved)[0].done) == 6  # it notes where it was gone on with
+
+
+def test_a_study_that_did_not_note_where_it_was_begun_says_so_and_goes_on_there(run_stubs, project, monkeypatch):
+    study_file = project / "runs" / "mine" / "study.json"
+    old = {key: value for key, value in json.loads(study_file.read_text()).items() if key != "where"}
+    study_file.write_text(json.dumps(old))
+    for name, words in (("resume", {"seeds": 3}), ("report", {})):
+        with pytest.raises(
+            FileNotFoundError, match=f"^{name}: expected .* begun, which its study.json does not say, or"
+        ):
+            run_stubs(**{name: study_file.parent}, **words)
+    assert json.loads(study_file.read_text()) == old
+    monkeypatch.chdir(project)
+    assert run_stubs(resume="runs/mine", seeds=3)[1].started == NEW
+    assert json.loads(study_file.read_text())["where"] == "../.."
+
+
+def test_what_an_absolute_path_names_is_missed_by_its_own_name(run_stubs, tiny, tmp_path):
+    data = tmp_path / "data.yaml"
+    data.write_text(tiny.read_text())
+    run_stubs(data=str(data))
+    data.unlink()
+    with pytest.raises(DetLsError, match="^data: expected a data set, got"):
+        run_stubs(resume=tmp_path / "study", seeds=3)
