@@ -165,7 +165,7 @@ def differences(results: Sequence[CellResult]) -> str:
                 d = a.against.get(side, {}).get(key)
                 if d is not None:
                     sign = f"{sum(v > 0 for v in d.values.values())} of {d.n}"
-                    p = f"{d.p:.3f}" if d.n > 1 else ""
+                    p = _p(d.p) if d.n > 1 else ""
                     rows.append([condition_text(one.condition), a.arm.name, what, difference_text(d), p, sign])
             fit = _overfit(one, a)
             if fit:
@@ -264,6 +264,10 @@ def _mean(one: SeedMean | None) -> str:
     return f"{number(one.mean, decimals=3)}{ends}"
 
 
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _plain(one: SeedMean | None) -> str:
     return "(undefined)" if one is None else f"{one.mean:.3f}"
 
@@ -276,7 +280,7 @@ def _overfit(one: ConditionNumbers, arm: ArmNumbers) -> tuple[str, str, str] | N
     if not a.keys() & b.keys():
         return None
     d = seed_difference(AP, a, b)
-    return difference_text(d), f"{d.p:.3f}" if d.n > 1 else "", f"{sum(v > 0 for v in d.values.values())} of {d.n}"
+    return difference_text(d), _p(d.p) if d.n > 1 else "", f"{sum(v > 0 for v in d.values.values())} of {d.n}"
 
 
 STUDY_PARTS: dict[str, Callable[[Sequence[CellResult]], str]] = {
