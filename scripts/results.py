@@ -17,45 +17,25 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
+
+from results_tables import STUDY_PARTS, TITLES, digits_table, summary
 
 from det_ls.base.errors import ArgumentError, DataError
 from det_ls.base.files import sha256_of, write_atomically
 from det_ls.report import plots_study
-from det_ls.report.study_words import condition_text, decision_lead, decision_text, difference_text, first_up
-from det_ls.report.tables import to_markdown
-from det_ls.report.words import number, span_text
 from det_ls.study.cell import CELL_FILE, result_of
 from det_ls.study.decision import decide
-from det_ls.study.records import CellResult, State
-from det_ls.study.statistics import (
-    AP,
-    GAP,
-    Against,
-    ArmNumbers,
-    ConditionNumbers,
-    SeedMean,
-    seed_difference,
-    seed_mean,
-    study_numbers,
-)
+from det_ls.study.records import CellResult
+from det_ls.study.statistics import study_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW, IMAGES = ROOT / "docs" / "results", ROOT / "docs" / "images"
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 MARK = re.compile(r"(<!-- results: (\w+)\.(\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 CURVES = ("epoch", "train/cls_loss", "label_smoothing")
-KEYS = {
-    AP: "AP",
-    "kept.signed_gap": "score minus precision",
-    GAP: "its size",
-    "kept.DECE": "D-ECE",
-    "kept.brier": "Brier",
-}
-DIGITS = {"accuracy": "accuracy", "ECE": "ECE", "signed gap": "confidence minus accuracy", "NLL": "NLL"}
 
 
 # Raw files ------------------------------------------------------------------------------------------------------------
@@ -133,167 +113,12 @@ def read_study(name: str, raw: Path = RAW) -> list[CellResult]:
 # Parts of the pages ---------------------------------------------------------------------------------------------------
 
 
-def arms(results: Sequence[CellResult]) -> str:
-    """Tabulate the means over seeds, each arm as trained and with a Platt map."""
-    rows: list[list[str | float | None]] = []
-    for one in study_numbers(results):
-        for a in _all_arms(one):
-            for split, name in (("val", a.arm.name), ("platt", f"{a.arm.name} + Platt")):
-                found = getattr(a, split)
-                train = _mean(a.train.get(AP)) if split == "val" else ""
-                values = [_mean(found.get(key)) if split == "val" or key != AP else "" for key in KEYS]
-                count = f"{len(a.done)}" if split == "val" else ""
-                rows.append([condition_text(one.condition), name, count, values[0], train, *values[1:]])
-    header = ["labels", "trained with", "seeds", "AP", "AP of training images", *list(KEYS.values())[1:]]
-    return to_markdown(header, rows)
-
-
-def differences(results: Sequence[CellResult]) -> str:
-    """Tabulate the differences of each arm to stock: paired by seed, with 95% t-interval and p."""
-    rows: list[list[str | float | None]] = []
-    for one in study_numbers(results):
-        for a in one.arms:
-            asked = [
-                ("AP, with Platt on both sides (declared)", Against.CALIBRATED, AP),
-                ("gap of the kept boxes, with Platt on both sides (declared)", Against.CALIBRATED, GAP),
-                ("gap of the kept boxes, as trained", Against.STOCK, GAP),
-                ("gap of the kept boxes, against stock + Platt", Against.RIVAL, GAP),
-                ("AUROC of the boxes", Against.STOCK, "auroc"),
-                ("oLRP (lower is better)", Against.STOCK, "oLRP"),
-            ]
-            for what, side, key in asked:
-                d = a.against.get(side, {}).get(key)
-                if d is not None:
-                    sign = f"{sum(v > 0 for v in d.values.values())} of {d.n}"
-                    p = _p(d.p) if d.n > 1 else ""
-                    rows.append([condition_text(one.condition), a.arm.name, what, difference_text(d), p, sign])
-            fit = _overfit(one, a)
-            if fit:
-                rows.append([condition_text(one.condition), a.arm.name, "AP of training minus validation images", *fit])
-    return to_markdown(["labels", "arm", "number", "arm minus stock", "p, two-sided", "seeds above 0"], rows)
-
-
-def seeds(results: Sequence[CellResult]) -> str:
-    """Tabulate every run."""
-    rows: list[list[str | float | None]] = []
-    for r in results:
-        m = r.measured
-        about: list[str | float | None] = [condition_text(r.cell.condition), r.cell.arm.name, str(r.cell.seed)]
-        if m is None:
-            rows.append([*about, f"{r.state.value}: {r.error}", *[""] * 4])
-        else:
-            numbers = [m.val.get(AP), m.train.get(AP), m.val.get("kept.signed_gap"), m.val.get("kept.DECE"),
-                       m.platt.get("kept.DECE")]  # fmt: skip
-            rows.append([*about, *(number(v, decimals=3) for v in numbers)])
-    header = ["labels", "trained with", "seed", "AP", "AP of training images", "score minus precision", "D-ECE"]
-    return to_markdown([*header, "D-ECE after Platt"], rows)
-
-
-def decisions(results: Sequence[CellResult]) -> str:
-    """Write what `det-ls study` decides of it."""
-    return "\n".join(
-        f"- **{first_up(condition_text(d.condition))}: {decision_lead(d)}.** {decision_text(d)}"
-        for d in map(decide, study_numbers(results))
-    )
-
-
-def answer(results: Sequence[CellResult]) -> str:
-    """Answer the three questions in a line each, of the arm redistribute 0.1."""
-    lines: dict[str, list[str]] = {"Less over-fitting?": [], "Better boxes?": [], "More reliable scores?": []}
-    for one in study_numbers(results):
-        stock, arm = one.stock, next((a for a in one.arms if a.arm.name == "redistribute 0.1"), None)
-        if stock is None or arm is None or not arm.done or AP not in arm.overfit:
-            continue
-        where = condition_text(one.condition)
-        fit = _overfit(one, arm)
-        gap, rival = arm.against[Against.STOCK].get(GAP), arm.against[Against.RIVAL].get(GAP)
-        lines["Less over-fitting?"].append(
-            f"{where}: AP of the training images above that of the validation images by {arm.overfit[AP].mean:.3f}, "
-            f"stock by {stock.overfit[AP].mean:.3f}; difference {fit[0] if fit else 'not measured'}"
-        )
-        lines["Better boxes?"].append(
-            f"{where}: AP {arm.val[AP].mean:.3f}, stock {stock.val[AP].mean:.3f}; "
-            f"difference {difference_text(arm.against[Against.STOCK].get(AP))}"
-        )
-        lines["More reliable scores?"].append(
-            f"{where}: score and precision of the kept boxes differ by {_plain(arm.val.get(GAP))}, stock's by "
-            f"{_plain(stock.val.get(GAP))}, those of stock with a Platt map by {_plain(stock.platt.get(GAP))}; "
-            f"against stock {difference_text(gap)}, against stock + Platt {difference_text(rival)}"
-        )
-    return "\n".join(
-        f"- **{question}** {first_up('. '.join(first_up(t) for t in said))}." for question, said in lines.items()
-    )
-
-
-def digits_table(runs: Sequence[dict[str, Any]]) -> str:
-    """Tabulate the digits: means over seeds, and the differences to epsilon 0 paired by seed."""
-    by_epsilon: dict[float, dict[int, dict[str, float]]] = {}
-    for run in runs:
-        by_epsilon.setdefault(run["epsilon"], {})[run["seed"]] = run
-    rows: list[list[str | float | None]] = []
-    for epsilon in sorted(by_epsilon):
-        found = by_epsilon[epsilon]
-        values = [_mean(seed_mean({seed: run[key] for seed, run in found.items()})) for key in DIGITS]
-        rows.append([f"{epsilon:g}", str(len(found)), *values])
-    stock = by_epsilon.get(0.0, {})
-    for epsilon in sorted(by_epsilon):
-        if epsilon and stock:
-            pairs = [
-                seed_difference(key, {s: r[key] for s, r in stock.items()},
-                                {s: r[key] for s, r in by_epsilon[epsilon].items()}) for key in DIGITS
-            ]  # fmt: skip
-            rows.append([f"{epsilon:g} minus 0", str(pairs[0].n), *map(difference_text, pairs)])
-    return to_markdown(["epsilon", "seeds", *DIGITS.values()], rows)
-
-
-def cost(results: Sequence[CellResult]) -> str:
-    """Say what the runs took and what they were made with."""
-    done = [r for r in results if r.state is State.DONE]
-    minutes = fmean(r.seconds for r in done) / 60
-    return f"{len(done)} runs, {minutes:.0f} minutes each in the mean (two at a time on two shared cores)."
-
-
-def _all_arms(one: ConditionNumbers) -> list[ArmNumbers]:
-    return [a for a in ([one.stock] if one.stock is not None else []) + list(one.arms) if a.done]
-
-
-def _mean(one: SeedMean | None) -> str:
-    if one is None:
-        return ""
-    ends = f" ({span_text(one.low, one.high, decimals=3)})" if len(one.values) > 1 else ""
-    return f"{number(one.mean, decimals=3)}{ends}"
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _plain(one: SeedMean | None) -> str:
-    return "(undefined)" if one is None else f"{one.mean:.3f}"
-
-
-def _overfit(one: ConditionNumbers, arm: ArmNumbers) -> tuple[str, str, str] | None:
-    """Compare the gap between training and validation AP with stock's."""
-    if one.stock is None or AP not in one.stock.overfit or AP not in arm.overfit:
-        return None
-    a, b = one.stock.overfit[AP].values, arm.overfit[AP].values
-    if not a.keys() & b.keys():
-        return None
-    d = seed_difference(AP, a, b)
-    return difference_text(d), _p(d.p) if d.n > 1 else "", f"{sum(v > 0 for v in d.values.values())} of {d.n}"
-
-
-STUDY_PARTS: dict[str, Callable[[Sequence[CellResult]], str]] = {
-    "answer": answer, "arms": arms, "cost": cost, "decisions": decisions, "differences": differences, "seeds": seeds,
-}  # fmt: skip
-
-
 def part(name: str, kind: str, raw: Path = RAW) -> str:
     """Write one part of a page.
 
     Args:
-        name: Name of the raw file.
-        kind: One of STUDY_PARTS, or ``table`` of the digits.
+        name: Name of the raw file, or ``all`` for what stands beside each other of all studies.
+        kind: One of STUDY_PARTS, ``table`` of the digits, or ``summary`` of all.
         raw: Where raw files are.
 
     Returns:
@@ -302,6 +127,9 @@ def part(name: str, kind: str, raw: Path = RAW) -> str:
     Raises:
         ValueError: If there is no such part or raw file.
     """
+    if (name, kind) == ("all", "summary"):
+        there = [one for one in TITLES if (raw / f"{one}.json").is_file()]
+        return summary({one: read_study(one, raw) for one in there}).rstrip() + "\n"
     if not (raw / f"{name}.json").is_file():
         raise ArgumentError(f"results: expected a raw file {name}.json in docs/results, got none.")
     if kind == "table":
@@ -372,7 +200,7 @@ def stale(raw: Path = RAW, images: Path = IMAGES, pages: Sequence[Path] = PAGES)
     found = []
     for page in pages:
         text = page.read_text("utf-8")
-        found += [f"{page.name}: {m[2]}.{m[3]} is not what docs/results/{m[2]}.json gives."
+        found += [f"{page.name}: {m[2]}.{m[3]} is not what docs/results/{'*' if m[2] == 'all' else m[2]}.json gives."
                   for m in MARK.finditer(text) if part(m[2], m[3], raw) != m[4]]  # fmt: skip
     for picture in sorted(images.glob("results_*.png")):
         name = picture.stem.removeprefix("results_").removesuffix("_reliability").removesuffix("_trade_off")

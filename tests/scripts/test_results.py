@@ -11,11 +11,15 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import results
+import results_tables
 from scipy import stats
 from study_scene import made_up
 
 from det_ls.base.errors import DetLsError
+from det_ls.report.study_words import decision_lead
+from det_ls.study.decision import decide
 from det_ls.study.records import Arm, Condition
+from det_ls.study.statistics import study_numbers
 
 ARMS = (Arm(), Arm("0.1"))
 NOISE = Condition(flip=0.3)
@@ -105,6 +109,29 @@ def test_cells_of_other_seeds_stay_and_the_same_cell_is_replaced(raw, tmp_path):
 def test_a_folder_without_a_finished_run_is_one_sentence(tmp_path):
     with pytest.raises(DetLsError, match=r"^--folder: expected a study or digits with a finished run, got '.*'\.$"):
         results.add("scene", tmp_path, tmp_path / "raw")
+
+
+def test_the_summary_sets_studies_beside_each_other_with_what_is_decided(raw, monkeypatch):
+    monkeypatch.setattr(results, "TITLES", {"scene": "scene", "other": "not published yet"})
+    monkeypatch.setitem(results_tables.TITLES, "scene", "a scene")
+    by_arm = {}
+    for c in cells(raw):
+        by_arm.setdefault(c["cell"]["arm"]["label_smoothing"], []).append(c["measured"]["val"]["AP"])
+    stock, arm = np.mean(by_arm["0"]), np.mean(by_arm["0.1"])
+    (row,) = [line for line in squeezed(results.part("all", "summary", raw)).splitlines() if "a scene" in line]
+    assert row.startswith(f"| a scene; 30% of classes flipped | 3 | {stock:.3f} → {arm:.3f}: {arm - stock:+.3f}")
+    ends = stats.ttest_rel(by_arm["0.1"], by_arm["0"]).confidence_interval()
+    assert f"({ends.low:+.3f} to {ends.high:+.3f})" in row.replace("\N{MINUS SIGN}", "-")
+    decision = decide(study_numbers(results.read_study("scene", raw))[0])
+    assert row.endswith(f"| {decision_lead(decision)} |")
+
+
+def test_a_summary_that_the_raw_files_do_not_give_is_found(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "TITLES", {"phantom": ""})
+    (raw / "scene.json").rename(raw / "phantom.json")
+    page = tmp_path / "page.md"
+    page.write_text(results.filled("<!-- results: all.summary -->\n<!-- end -->\n", raw).replace("0.5", "0.6"))
+    assert results.stale(raw, tmp_path, [page]) == ["page.md: all.summary is not what docs/results/*.json gives."]
 
 
 def test_a_part_that_does_not_exist_is_one_sentence(raw):

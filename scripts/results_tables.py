@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Tables and lines of docs/results.md and README.md, made from the cells of published studies by scripts/results.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from det_ls.report.study_words import condition_text, decision_lead, decision_text, difference_text, first_up
+from det_ls.report.tables import to_markdown
+from det_ls.report.words import number, row_decimals, span_text
+from det_ls.study.decision import decide
+from det_ls.study.records import CellResult, State
+from det_ls.study.statistics import (
+    AP,
+    GAP,
+    Against,
+    ArmNumbers,
+    ConditionNumbers,
+    SeedDifference,
+    SeedMean,
+    seed_difference,
+    seed_mean,
+    study_numbers,
+)
+
+TITLES = {"phantom": "phantom, 200 images", "brain_tumor": "brain-tumor, 250 images"}
+"""How a study is named where it stands beside others, in the order of the rows."""
+MAIN_ARM = "redistribute 0.1"
+KEYS = {
+    AP: "AP",
+    "kept.signed_gap": "score minus precision",
+    GAP: "its size",
+    "kept.DECE": "D-ECE",
+    "kept.brier": "Brier",
+}
+DIGITS = {"accuracy": "accuracy", "ECE": "ECE", "signed gap": "confidence minus accuracy", "NLL": "NLL"}
+
+
+def arms(results: Sequence[CellResult]) -> str:
+    """Tabulate the means over seeds, each arm as trained and with a Platt map."""
+    rows: list[list[str | float | None]] = []
+    for one in study_numbers(results):
+        for a in _all_arms(one):
+            for split, name in (("val", a.arm.name), ("platt", f"{a.arm.name} + Platt")):
+                found = getattr(a, split)
+                train = _mean(a.train.get(AP)) if split == "val" else ""
+                values = [_mean(found.get(key)) if split == "val" or key != AP else "" for key in KEYS]
+                count = f"{len(a.done)}" if split == "val" else ""
+                rows.append([condition_text(one.condition), name, count, values[0], train, *values[1:]])
+    header = ["labels", "trained with", "seeds", "AP", "AP of training images", *list(KEYS.values())[1:]]
+    return to_markdown(header, rows)
+
+
+def differences(results: Sequence[CellResult]) -> str:
+    """Tabulate the differences of each arm to stock: paired by seed, with 95% t-interval and p."""
+    rows: list[list[str | float | None]] = []
+    for one in study_numbers(results):
+        for a in one.arms:
+            asked = [
+                ("AP, with Platt on both sides (declared)", Against.CALIBRATED, AP),
+                ("gap of the kept boxes, with Platt on both sides (declared)", Against.CALIBRATED, GAP),
+                ("gap of the kept boxes, as trained", Against.STOCK, GAP),
+                ("gap of the kept boxes, against stock + Platt", Against.RIVAL, GAP),
+                ("AUROC of the boxes", Against.STOCK, "auroc"),
+                ("oLRP (lower is better)", Against.STOCK, "oLRP"),
+            ]
+            for what, side, key in asked:
+                d = a.against.get(side, {}).get(key)
+                if d is not None:
+                    sign = f"{sum(v > 0 for v in d.values.values())} of {d.n}"
+                    p = _p(d.p) if d.n > 1 else ""
+                    rows.append([condition_text(one.condition), a.arm.name, what, difference_text(d), p, sign])
+            fit = _overfit(one, a)
+            if fit:
+                rows.append([condition_text(one.condition), a.arm.name, "AP of training minus validation images", *fit])
+    return to_markdown(["labels", "arm", "number", "arm minus stock", "p, two-sided", "seeds above 0"], rows)
+
+
+def seeds(results: Sequence[CellResult]) -> str:
+    """Tabulate every run."""
+    rows: list[list[str | float | None]] = []
+    for r in results:
+        m = r.measured
+        about: list[str | float | None] = [condition_text(r.cell.condition), r.cell.arm.name, str(r.cell.seed)]
+        if m is None:
+            rows.append([*about, f"{r.state.value}: {r.error}", *[""] * 4])
+        else:
+            numbers = [m.val.get(AP), m.train.get(AP), m.val.get("kept.signed_gap"), m.val.get("kept.DECE"),
+                       m.platt.get("kept.DECE")]  # fmt: skip
+            rows.append([*about, *(number(v, decimals=3) for v in numbers)])
+    header = ["labels", "trained with", "seed", "AP", "AP of training images", "score minus precision", "D-ECE"]
+    return to_markdown([*header, "D-ECE after Platt"], rows)
+
+
+def decisions(results: Sequence[CellResult]) -> str:
+    """Write what `det-ls study` decides of it."""
+    return "\n".join(
+        f"- **{first_up(condition_text(d.condition))}: {decision_lead(d)}.** {decision_text(d)}"
+        for d in map(decide, study_numbers(results))
+    )
+
+
+def answer(results: Sequence[CellResult]) -> str:
+    """Answer the three questions in a line each, of the arm redistribute 0.1."""
+    lines: dict[str, list[str]] = {"Less over-fitting?": [], "Better boxes?": [], "More reliable scores?": []}
+    for one in study_numbers(results):
+        stock, arm = one.stock, next((a for a in one.arms if a.arm.name == "redistribute 0.1"), None)
+        if stock is None or arm is None or not arm.done or AP not in arm.overfit:
+            continue
+        where = condition_text(one.condition)
+        fit = _overfit(one, arm)
+        gap, rival = arm.against[Against.STOCK].get(GAP), arm.against[Against.RIVAL].get(GAP)
+        lines["Less over-fitting?"].append(
+            f"{where}: AP of the training images above that of the validation images by {arm.overfit[AP].mean:.3f}, "
+            f"stock by {stock.overfit[AP].mean:.3f}; difference {fit[0] if fit else 'not measured'}"
+        )
+        lines["Better boxes?"].append(
+            f"{where}: AP {arm.val[AP].mean:.3f}, stock {stock.val[AP].mean:.3f}; "
+            f"difference {difference_text(arm.against[Against.STOCK].get(AP))}"
+        )
+        lines["More reliable scores?"].append(
+            f"{where}: score and precision of the kept boxes differ by {_plain(arm.val.get(GAP))}, stock's by "
+            f"{_plain(stock.val.get(GAP))}, those of stock with a Platt map by {_plain(stock.platt.get(GAP))}; "
+            f"against stock {difference_text(gap)}, against stock + Platt {difference_text(rival)}"
+        )
+    return "\n".join(
+        f"- **{question}** {first_up('. '.join(first_up(t) for t in said))}." for question, said in lines.items()
+    )
+
+
+def summary(named: Mapping[str, Sequence[CellResult]]) -> str:
+    """Set the studies beside each other: stock, and what MAIN_ARM changes, in the numbers that answer the questions.
+
+    Args:
+        named: The cells of each study by the name of its raw file.
+
+    Returns:
+        A table with a row for each study and condition that has the arm.
+    """
+    rows: list[list[str | float | None]] = []
+    for name, results in named.items():
+        for one in study_numbers(results):
+            arm = next((a for a in one.arms if a.arm.name == MAIN_ARM and a.done), None)
+            if one.stock is None or arm is None:
+                continue
+            stock, decision = one.stock, decide(one)
+            rows.append([
+                f"{TITLES[name]}; {condition_text(one.condition).split(',')[0]}",
+                f"{len(arm.done)}",
+                _change(stock.val.get(AP), arm.val.get(AP), arm.against[Against.STOCK].get(AP)),
+                _change(stock.overfit.get(AP), arm.overfit.get(AP), _overfit_difference(one, arm)),
+                _change(stock.val.get(GAP), arm.val.get(GAP), arm.against[Against.STOCK].get(GAP)),
+                _change(stock.platt.get(GAP), arm.platt.get(GAP), arm.against[Against.CALIBRATED].get(GAP)),
+                decision_lead(decision),
+            ])  # fmt: skip
+    header = ["training set", "seeds", "AP", "AP of training above validation images", "score and precision apart",
+              "the same, with Platt maps", "by the rules"]  # fmt: skip
+    return to_markdown(header, rows)
+
+
+def digits_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Tabulate the digits: means over seeds, and the differences to epsilon 0 paired by seed."""
+    by_epsilon: dict[float, dict[int, dict[str, float]]] = {}
+    for run in runs:
+        by_epsilon.setdefault(run["epsilon"], {})[run["seed"]] = run
+    rows: list[list[str | float | None]] = []
+    for epsilon in sorted(by_epsilon):
+        found = by_epsilon[epsilon]
+        values = [_mean(seed_mean({seed: run[key] for seed, run in found.items()})) for key in DIGITS]
+        rows.append([f"{epsilon:g}", str(len(found)), *values])
+    stock = by_epsilon.get(0.0, {})
+    for epsilon in sorted(by_epsilon):
+        if epsilon and stock:
+            pairs = [
+                seed_difference(key, {s: r[key] for s, r in stock.items()},
+                                {s: r[key] for s, r in by_epsilon[epsilon].items()}) for key in DIGITS
+            ]  # fmt: skip
+            rows.append([f"{epsilon:g} minus 0", str(pairs[0].n), *map(difference_text, pairs)])
+    return to_markdown(["epsilon", "seeds", *DIGITS.values()], rows)
+
+
+def cost(results: Sequence[CellResult]) -> str:
+    """Say what the runs took and what they were made with."""
+    done = [r for r in results if r.state is State.DONE]
+    minutes = fmean(r.seconds for r in done) / 60
+    return f"{len(done)} runs, {minutes:.0f} minutes each in the mean (two at a time on two shared cores)."
+
+
+def _all_arms(one: ConditionNumbers) -> list[ArmNumbers]:
+    return [a for a in ([one.stock] if one.stock is not None else []) + list(one.arms) if a.done]
+
+
+def _mean(one: SeedMean | None) -> str:
+    if one is None:
+        return ""
+    ends = f" ({span_text(one.low, one.high, decimals=3)})" if len(one.values) > 1 else ""
+    return f"{number(one.mean, decimals=3)}{ends}"
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _plain(one: SeedMean | None) -> str:
+    return "(undefined)" if one is None else f"{one.mean:.3f}"
+
+
+def _change(stock: SeedMean | None, arm: SeedMean | None, d: SeedDifference | None) -> str:
+    """Write stock's mean, the arm's, and the paired difference with its 95% t-interval."""
+    if stock is None or arm is None or d is None:
+        return "not measured"
+    decimals = row_decimals(d.mean, d.low, d.high) if d.n > 1 else 3
+    mean = number(d.mean, signed=True, decimals=decimals)
+    ends = f" ({span_text(d.low, d.high, signed=True, decimals=decimals)})" if d.n > 1 else " (one pair)"
+    return f"{number(stock.mean, decimals=3)} → {number(arm.mean, decimals=3)}: {mean}{ends}"
+
+
+def _overfit_difference(one: ConditionNumbers, arm: ArmNumbers) -> SeedDifference | None:
+    """Compare the gap between training and validation AP with stock's."""
+    if one.stock is None or AP not in one.stock.overfit or AP not in arm.overfit:
+        return None
+    a, b = one.stock.overfit[AP].values, arm.overfit[AP].values
+    return seed_difference(AP, a, b) if a.keys() & b.keys() else None
+
+
+def _overfit(one: ConditionNumbers, arm: ArmNumbers) -> tuple[str, str, str] | None:
+    d = _overfit_difference(one, arm)
+    if d is None:
+        return None
+    return difference_text(d), _p(d.p) if d.n > 1 else "", f"{sum(v > 0 for v in d.values.values())} of {d.n}"
+
+
+STUDY_PARTS: dict[str, Callable[[Sequence[CellResult]], str]] = {
+    "answer": answer, "arms": arms, "cost": cost, "decisions": decisions, "differences": differences, "seeds": seeds,
+}  # fmt: skip
