@@ -22,13 +22,14 @@ SHARED_DATA = Path(os.environ.pop("DET_LS_DATA", "") or Path(__file__).parents[2
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import torch  # noqa: E402
 import yaml  # noqa: E402
 
 NAMES = ("red", "green", "blue")
 LOGGERS = ("tensorboard", "wandb", "mlflow")
 TRAIN_ONCE = {
     "test_adaptive_training", "test_afterwards", "test_calibrate", "test_classify", "test_evaluate", "test_fold_models",
-    "test_loggers", "test_predictions", "test_sources", "test_task_models", "test_training_record",
+    "test_loggers", "test_on_gpu", "test_predictions", "test_sources", "test_task_models", "test_training_record",
 }  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     absent = {
         "shared_data": None if SHARED_DATA.is_dir() else "no real data beside the repository (or in DET_LS_DATA)",
         "tidecv": None if importlib.util.find_spec("tidecv") else "tidecv is not installed",
+        "gpu": None if torch.cuda.is_available() or "DET_LS_TEST_DEVICE" in os.environ else "no CUDA device",
         "logged": None if any(map(importlib.util.find_spec, LOGGERS)) else "none of the extra 'loggers' is installed",
     }
     for fixture, reason in absent.items():
@@ -69,6 +71,11 @@ def quick_libraries() -> None:
 def tidecv() -> Any:
     """The reference of error types; tests that want it skip without it."""
     return pytest.importorskip("tidecv")
+
+
+@pytest.fixture(scope="session")
+def gpu() -> None:
+    """Wanted by tests that run on a GPU: one skips for all where there is none."""
 
 
 @pytest.fixture(scope="session")

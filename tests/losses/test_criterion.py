@@ -12,13 +12,27 @@ import os
 import random
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import ultralytics
+from loss_scene import (
+    OBJECTS,
+    assert_same,
+    decided,
+    error,
+    force,
+    forms,
+    get_model,
+    make_batch,
+    make_preds,
+    matrix_of,
+    oracle,
+    outcome,
+    parts_of,
+)
 from torch.nn.functional import binary_cross_entropy_with_logits
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
@@ -40,112 +54,6 @@ from det_ls.smoothing.similarity import SimilarityTable
 
 MODELS = ("yolo11n", "yolov8n", "yolo26n")
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
-OBJECTS = [3, 0, 9, 1]  # in each image
-SIZE = 64  # pixels: 84 anchors
-
-
-@cache
-def get_model(name: str = "yolo11n", nc: int = 5) -> DetectionModel:
-    torch.manual_seed(0)
-    model = DetectionModel(f"{name}.yaml", nc=nc, verbose=False).train()
-    model.args = get_cfg()
-    return model
-
-
-def make_batch(objects, nc, seed=0, size=SIZE):
-    generator = torch.Generator().manual_seed(seed)
-    n = sum(objects)
-    wh = torch.rand(n, 2, generator=generator) * 0.5 + 0.1
-    centre = wh / 2 + torch.rand(n, 2, generator=generator) * (1 - wh)
-    return {
-        "img": torch.rand(len(objects), 3, size, size, generator=generator),
-        "batch_idx": torch.arange(len(objects)).repeat_interleave(torch.tensor(objects)).float(),
-        "cls": torch.randint(nc, (n, 1), generator=generator).float(),
-        "bboxes": torch.cat((centre, wh), 1),
-    }
-
-
-def make_preds(model, batch, dtype=torch.float32, seed=0):
-    """Return the real head's outputs for a batch, with livelier scores and boxes than an untrained model's."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        output = model(batch["img"])
-
-    def liven(part):
-        return {
-            "scores": (torch.randn(part["scores"].shape, generator=generator) * 2 - 3).to(dtype),
-            "boxes": (part["boxes"] + torch.randn(part["boxes"].shape, generator=generator)).to(dtype),
-            "feats": [f.to(dtype) for f in part["feats"]],
-        }
-
-    return {k: liven(output[k]) for k in ("one2many", "one2one")} if "one2many" in output else liven(output)
-
-
-def parts_of(preds):
-    return [preds["one2many"], preds["one2one"]] if "one2many" in preds else [preds]
-
-
-def outcome(criterion, preds, batch):
-    """Return the loss vector and the gradients of every head output, those of boxes and scores apart."""
-    preds = {k: dict(v) for k, v in preds.items()} if "one2many" in preds else dict(preds)
-    leaves = []
-    for part in parts_of(preds):
-        for key in ("scores", "boxes"):
-            part[key] = part[key].detach().clone().requires_grad_()
-            leaves.append(part[key])
-    loss = criterion(preds, batch)[0]
-    gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
-    return [loss.detach(), *(torch.zeros_like(v) if g is None else g for v, g in zip(leaves, gradients, strict=True))]
-
-
-def error(got, wanted):
-    return ((got.double() - wanted.double()).norm() / wanted.double().norm().clamp_min(1e-300)).item()
-
-
-class OracleBCE:
-    """PyTorch's BCE in float64 on dense targets times P."""
-
-    def __init__(self, matrix):
-        self.matrix = matrix.double()
-
-    def __call__(self, scores, targets):
-        return binary_cross_entropy_with_logits(scores.double(), targets.double() @ self.matrix, reduction="none")
-
-
-def oracle(model, matrix):
-    criterion = model.init_criterion()
-    for half in halves(criterion):
-        half.bce = OracleBCE(matrix)
-    return criterion
-
-
-def decided(model, preds, batch, **keys):
-    """Return a smoothed criterion that has seen a training batch."""
-    criterion = smoothed_criterion(model, **keys)
-    outcome(criterion, preds, batch)
-    return criterion
-
-
-def forms(criterion):
-    return [half.form for half in halves(criterion)]
-
-
-def force(criterion, form):
-    for half in halves(criterion):
-        half.use(form)
-    return criterion
-
-
-def matrix_of(criterion):
-    return halves(criterion)[0].smoothing_matrix
-
-
-def assert_same(got, wanted, limit):
-    for name, a, b in zip(
-        ("loss", "scores", "boxes", "scores of one2one", "boxes of one2one"), got, wanted, strict=False
-    ):
-        assert a.shape == b.shape
-        assert error(a, b) <= limit, name
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
@@ -740,8 +648,9 @@ def test_one_broken_half_is_enough_to_warn_and_each_half_has_right_numbers(monke
 TWO_PROCESSES = """
 import sys, torch
 sys.path.insert(0, sys.argv[3])
-import test_criterion as t
-from det_ls.losses import agreement
+import loss_scene as t
+from det_ls import smoothing_matrix
+from det_ls.losses.agreement import Verdict
 from det_ls.losses import criterion as losses
 
 rank, rendezvous = int(sys.argv[1]), sys.argv[2]
@@ -763,10 +672,10 @@ usual, late = (preds, batch), (nothing, empty)
 print("healthy", *run(usual)[1])
 print("late", *run(late if rank == 0 else usual, late if rank == 0 else usual, usual)[1])
 if rank == 1:
-    losses.judge = lambda *args: checks.append(1) or t.Verdict(False, "is broken")
+    losses.judge = lambda *args: checks.append(1) or Verdict(False, "is broken")
 criterion, forms = run(usual, usual)
 print("broken", *forms)
-wanted = t.outcome(t.oracle(model, t.smoothing_matrix(5, 0.1)), preds, batch)
+wanted = t.outcome(t.oracle(model, smoothing_matrix(5, 0.1)), preds, batch)
 t.assert_same(t.outcome(criterion, preds, batch), wanted, 1e-5)
 print("broken and late", *run(late if rank == 0 else usual, usual)[1])
 torch.distributed.destroy_process_group()
@@ -775,8 +684,8 @@ torch.distributed.destroy_process_group()
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch is built without distributed")
 def test_processes_agree_on_the_form(tmp_path):
-    folder = Path(__file__).parent
-    path = os.pathsep.join(filter(None, [str(folder.parents[1]), os.environ.get("PYTHONPATH", "")]))
+    folder = Path(__file__).parents[1]
+    path = os.pathsep.join(filter(None, [str(folder.parent), os.environ.get("PYTHONPATH", "")]))
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", TWO_PROCESSES, str(rank), str(tmp_path / "rendezvous"), str(folder)],
