@@ -107,8 +107,10 @@ def compare(words: Sequence[str]) -> None:
         TypeError: If a word is no ``key=value`` or a key is unknown.
         ValueError: If a file is named twice.
     """
+    from det_ls.evaluation.class_comparison import ClassComparison
     from det_ls.evaluation.comparison import compare as compare_detectors
     from det_ls.evaluation.evaluate import evaluate
+    from det_ls.report.class_comparison_page import class_comparison_text, write_class_pair
     from det_ls.report.outputs import write_pair
     from det_ls.report.printed import comparison_text
 
@@ -120,7 +122,15 @@ def compare(words: Sequence[str]) -> None:
         pair = compare_detectors(a, b, paired=paired, names=_pattern_names(*asked) or _arm_names(a, b), **arguments)
         pair.save(place)
         on = name_of(arguments.get("data") or arguments.get("annotations"))
-        write_pair(place, pair, title=f"{pair.names[0]} and {pair.names[1]} on {on}")
+        title = f"{pair.names[0]} and {pair.names[1]} on {on}"
+        if isinstance(pair, ClassComparison):
+            write_class_pair(place, pair, title=title)
+        else:
+            write_pair(place, pair, title=title)
+    if isinstance(pair, ClassComparison):
+        print(class_comparison_text(pair))
+        print(f"Results saved to {folder}")
+        return
     _finish([pair.a, pair.b], comparison_text(pair), folder)
 
 

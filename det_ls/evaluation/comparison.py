@@ -12,15 +12,17 @@ from det_ls.base.arguments import check_integer
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, MissingFileError
 from det_ls.base.files import write_json
 from det_ls.base.folders import claim_folder, is_file
+from det_ls.evaluation.class_comparison import ClassComparison, compare_classes
+from det_ls.evaluation.classification import Classification
 from det_ls.evaluation.evaluate import DETECTION_SETTINGS, evaluate, evaluate_detections
-from det_ls.evaluation.results import RESULT_FILES, Evaluation, check_save_dir
+from det_ls.evaluation.results import COMPARISON_FILE, PAIR_FILES, Evaluation, check_save_dir
 from det_ls.evaluation.settings import MeasureSettings
 from det_ls.metrics.catalogue import DECLARED
-from det_ls.metrics.number import Population
 from det_ls.uncertainty.intervals import LEAST_REPLICATES
 from det_ls.uncertainty.paired import (
     Comparison,
     Comparisons,
+    Which,
     by_population,
     check_same_ground_truth,
     compare_samples,
@@ -28,14 +30,8 @@ from det_ls.uncertainty.paired import (
 from det_ls.uncertainty.samples import draw, sample_numbers
 from det_ls.uncertainty.seeds import SeedComparison, compare_seeds
 
-COMPARISON_FILE = "comparison.json"
-PAIR_FILES = (COMPARISON_FILE, *(f"{part}/{name}" for part in ("a", "b") for name in RESULT_FILES))
-
-
 if TYPE_CHECKING:
     from det_ls.evaluation.detector import Detector
-
-Which = tuple[Population, str]
 
 
 @dataclass(frozen=True)
@@ -116,8 +112,10 @@ def compare(
     seed: int = 0,
     paired: bool | None = None,
     **settings: Any,
-) -> PairedEvaluation:
+) -> PairedEvaluation | ClassComparison:
     """Evaluate two detectors, or two ways to train, on the same images and compare them by a paired bootstrap.
+
+    Two classifiers are compared too, by their numbers; settings that are about boxes are refused for them.
 
     Args:
         a: The first detector: a model as for :func:`det_ls.evaluate`, or without ``data`` COCO results. Several
@@ -149,14 +147,19 @@ def compare(
             f"{given[0]}: expected as an argument of the comparison's save(), got it with the settings."
         )
     measured: dict[str, Any] = {"protocol": protocol, "bootstrap": bootstrap, "seed": seed}
+    level = settings.get("level", 0.95)
     if data is not None:
         from det_ls.evaluation.detector import load_detector
 
         known = {f.name for f in fields(MeasureSettings)}
         MeasureSettings(**{k: v for k, v in {**measured, **settings}.items() if k in known})  # before a model is loaded
         detectors = [[load_detector(m) for m in arm] for arm in arms]
-        _check_tasks(detectors)
-        runs = [[_boxes(m, data, annotations=annotations, **measured, **settings) for m in arm] for arm in detectors]
+        _check_kinds(detectors)
+        found = [[evaluate(m, data, annotations=annotations, **measured, **settings) for m in arm] for arm in detectors]
+        classes = [[one for one in arm if isinstance(one, Classification)] for arm in found]
+        if classes[0]:
+            return compare_classes(classes, names, bootstrap=bootstrap, seed=seed, level=level, paired=paired)
+        runs = [[one for one in arm if isinstance(one, Evaluation)] for arm in found]
     elif annotations is None:
         raise ArgumentTypeError("data: expected a data set, or annotations to compare COCO results on, got neither.")
     elif other := [key for key in settings if key not in DETECTION_SETTINGS]:
@@ -168,7 +171,6 @@ def compare(
     check_same_ground_truth(plans[0][0].grid.table, plans[1][0].grid.table)
     draws = draw(plans[0][0].grid.table.n_images, bootstrap, seed, plans[0][0].group)
     samples = [[sample_numbers(plan, draws) for plan in arm] for arm in plans]
-    level = float(settings.get("level", 0.95))
     comparisons = by_population(compare_samples(samples[0][0], samples[1][0], level), draws.groups)
     seeds, pairs = None, False
     if min(len(arm) for arm in arms) > 1:
@@ -194,27 +196,13 @@ def check_comparison_dir(folder: str | Path, exist_ok: bool) -> None:
         check_save_dir(Path(folder) / part, exist_ok)
 
 
-def _boxes(detector: Detector, data: str | Path, **settings: Any) -> Evaluation:
-    """Evaluate a model that predicts boxes."""
-    found = evaluate(detector, data, **settings)
-    assert isinstance(found, Evaluation)
-    return found
-
-
-def _check_tasks(arms: Sequence[Sequence[Detector]]) -> None:
-    """Raise unless all models predict boxes, and either upright or oriented ones."""
-    for name, arm in zip("ab", arms, strict=True):
-        for detector in arm:
-            if detector.task == "classify":
-                raise ArgumentError(
-                    f"{name}: expected a model that predicts boxes to compare, got a classifier, '{detector.weights}'."
-                )
-    kinds = {detector.task == "obb": detector for arm in arms for detector in arm}
+def _check_kinds(arms: Sequence[Sequence[Detector]]) -> None:
+    """Raise unless all models predict the same: upright boxes, oriented ones, or classes."""
+    words = {"classify": "classes", "obb": "oriented boxes"}
+    kinds = {words.get(model.task, "upright boxes"): model.weights for arm in arms for model in arm}
     if len(kinds) > 1:
-        raise ArgumentError(
-            f"b: expected two models with upright boxes or two with oriented ones, got '{kinds[False].weights}' and "
-            f"'{kinds[True].weights}'."
-        )
+        found = " and ".join(f"{kind} of '{weights}'" for kind, weights in kinds.items())
+        raise ArgumentError(f"b: expected models that predict the same as those of a, got {found}.")
 
 
 def _check_files(arms: Sequence[Sequence[object]]) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from det_ls.evaluation.comparison import PairedEvaluation
+from det_ls.metrics.number import Number
 from det_ls.report.comparison_words import label, p_text, runs_text
-from det_ls.report.differences import Difference
+from det_ls.report.differences import Difference, Pair
 from det_ls.report.measured import Which, measured
 from det_ls.report.words import better_text, interval_text, number, span_text, unjudged_text, verdict_text
+from det_ls.uncertainty.floor import Floor
 from det_ls.uncertainty.paired import Verdict
 
 Row = dict[str, Any]
@@ -36,42 +38,62 @@ def difference_row(pair: PairedEvaluation, which: Which, found: Difference | Non
     """
     one, other = (measured(e.metrics, which) for e in (pair.a, pair.b))
     about = one.about
-    row: Row = {
-        "key": about.key,
-        "name": about.name,
-        "what": about.what,
-        "better": better_text(about),
-        "population": "kept boxes" if about.population == "kept" else "all boxes",
-        "reason": "",
-    }
+    counts = "kept boxes" if about.population == "kept" else "all boxes"
     if found is None:
-        return {**row, "reason": one.reason or other.reason or "no bootstrap sample defines it for both"}
-    decimals, signed = found.decimals, about.signed
-    floors = ["" if m.floor is None else number(m.floor.p95, decimals=decimals) for m in (one, other)]
+        reason = one.reason or other.reason or "no bootstrap sample defines it for both"
+        return {**_about(about, counts), "reason": reason}
+    return shown_row(found, counts, (one.floor, other.floor))
+
+
+def shown_row(found: Difference, counts: str, floors: tuple[Floor | None, Floor | None]) -> Row:
+    """Show a difference with the numbers of both, all to the same decimal.
+
+    Args:
+        found: The difference.
+        counts: What the number counts, in words.
+        floors: What each would read if it were calibrated; None for a number without floors.
+
+    Returns:
+        The row.
+    """
+    decimals, signed = found.decimals, found.about.signed
+    ends = ["" if floor is None else number(floor.p95, decimals=decimals) for floor in floors]
     several = len(found.a) > 1 or len(found.b) > 1
 
     def runs(values: tuple[float, ...]) -> str:
         return ", ".join(number(v, signed=signed, decimals=decimals) for v in values) if several else ""
 
     return {
-        **row,
+        **_about(found.about, counts),
         "a": number(found.mean_a, signed=signed, decimals=decimals),
         "b": number(found.mean_b, signed=signed, decimals=decimals),
         "runs_a": runs(found.a),
         "runs_b": runs(found.b),
-        "floor_a": floors[0],
-        "floor_b": floors[1],
+        "floor_a": ends[0],
+        "floor_b": ends[1],
         "difference": number(found.difference, signed=True, decimals=decimals),
         "interval": span_text(found.low, found.high, signed=True, decimals=decimals),
         "images": interval_text(found.images, signed=True, decimals=decimals),
         "p": "" if found.adjusted is None else p_text(found),
         "verdict": verdict_text(found.verdict, ""),
-        "why": unjudged_text(about) if found.verdict is Verdict.UNJUDGED else "",
+        "why": unjudged_text(found.about) if found.verdict is Verdict.UNJUDGED else "",
         "tag": _TAGS[found.verdict],
     }
 
 
-def difference_tiles(pair: PairedEvaluation, found: Mapping[Which, Difference]) -> list[Row]:
+def _about(about: Number, counts: str) -> Row:
+    """Say what a number is."""
+    return {
+        "key": about.key,
+        "name": about.name,
+        "what": about.what,
+        "better": better_text(about),
+        "population": counts,
+        "reason": "",
+    }
+
+
+def difference_tiles(pair: Pair, found: Mapping[Which, Difference]) -> list[Row]:
     """Show the declared differences, what else differs, and whether seeds were measured.
 
     Args:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from det_ls.evaluation.comparison import PairedEvaluation
-from det_ls.report.differences import Difference
+from det_ls.metrics.classification import CLASSIFICATION
+from det_ls.report.differences import Difference, Pair
 from det_ls.report.findings import Finding, group_findings
 from det_ls.report.measured import Which
 from det_ls.report.operating import differ, no_threshold, typed
@@ -18,7 +19,7 @@ from det_ls.uncertainty.paired import Verdict
 Found = Mapping[Which, Difference]
 
 
-def seeds_sentence(pair: PairedEvaluation) -> str:
+def seeds_sentence(pair: Pair) -> str:
     """Say whether training seeds were measured: what a comparison begins with.
 
     Args:
@@ -32,7 +33,7 @@ def seeds_sentence(pair: PairedEvaluation) -> str:
         arms = "one run of each" if runs == (1, 1) else f"{runs[0]} and {runs[1]} runs, of which each arm needs two"
         return (
             f"Training seeds were not measured ({arms}), so no verdict on the method is possible: what follows is "
-            f"about {'these two detectors' if runs == (1, 1) else 'the first run of each'} only."
+            f"about {'these two models' if runs == (1, 1) else 'the first run of each'} only."
         )
     how = "paired by seed" if pair.paired else "not paired"
     many = str(runs[0]) if runs[0] == runs[1] else f"{runs[0]} and {runs[1]}"
@@ -67,8 +68,10 @@ def label(found: Difference) -> str:
         found: The difference.
 
     Returns:
-        For example ``DECE of the kept boxes``.
+        For example ``DECE of the kept boxes``, and ``accuracy`` of a classifier.
     """
+    if CLASSIFICATION.get(found.about.key) is found.about:
+        return found.about.key
     return f"{found.about.key} of {'the kept' if found.about.population == 'kept' else 'all'} boxes"
 
 
@@ -134,20 +137,34 @@ def comparison_findings(pair: PairedEvaluation, found: Found) -> list[Finding]:
     """
     if not found:
         return [Finding("Differences", "Nothing can be compared", "No number is defined for both detectors.")]
+    groups = group_findings(pair.a.protocol.get("groups"))
+    return [*verdicts(found, pair.names), _thresholds(pair), *training_findings(pair), *groups]
+
+
+def verdicts(found: Found, names: tuple[str, str]) -> list[Finding]:
+    """Say which differences are shown.
+
+    Args:
+        found: The differences.
+        names: What the two are called.
+
+    Returns:
+        A finding for each difference that was declared in advance, and one for all others.
+    """
     says = [
         Finding(
             f"Declared in advance: {label(d)}",
-            verdict_text(d.verdict, pair.names[1]).capitalize()
+            verdict_text(d.verdict, names[1]).capitalize()
             if d.verdict in (Verdict.NONE, Verdict.UNJUDGED, Verdict.DIFFERS)
-            else verdict_text(d.verdict, pair.names[1]),
-            difference_text(d, pair.names),
+            else verdict_text(d.verdict, names[1]),
+            difference_text(d, names),
         )
         for d in found.values()
         if d.declared
     ]
     judged = [d for d in found.values() if not d.declared and d.verdict is not Verdict.UNJUDGED]
     differing = [d for d in judged if d.differs]
-    listed = ", ".join(f"{label(d)} ({verdict_text(d.verdict, pair.names[1])})" for d in differing)
+    listed = ", ".join(f"{label(d)} ({verdict_text(d.verdict, names[1])})" for d in differing)
     says.append(
         Finding(
             "Everything else",
@@ -155,7 +172,7 @@ def comparison_findings(pair: PairedEvaluation, found: Found) -> list[Finding]:
             f"{listed}. {adjusted_note(found)}" if listed else adjusted_note(found),
         )
     )
-    return [*says, _thresholds(pair), *_training(pair), *group_findings(pair.a.protocol.get("groups"))]
+    return says
 
 
 def _thresholds(pair: PairedEvaluation) -> Finding:
@@ -175,8 +192,16 @@ def _thresholds(pair: PairedEvaluation) -> Finding:
     return Finding("The operating points", lead, text)
 
 
-def _training(pair: PairedEvaluation) -> list[Finding]:
-    arms = [
+def training_findings(pair: Pair) -> list[Finding]:
+    """Say in what the trainings differ, and what to be careful about.
+
+    Args:
+        pair: The comparison.
+
+    Returns:
+        The findings; none where nothing is known of the trainings.
+    """
+    arms: list[list[object]] = [
         [run.protocol.get("training") for run in runs] for runs in (pair.runs_a or (pair.a,), pair.runs_b or (pair.b,))
     ]
     found = []
@@ -196,7 +221,7 @@ def _training(pair: PairedEvaluation) -> list[Finding]:
     return found
 
 
-def runs_text(pair: PairedEvaluation) -> str:
+def runs_text(pair: Pair) -> str:
     """Count the runs of both arms.
 
     Args:
@@ -211,7 +236,7 @@ def runs_text(pair: PairedEvaluation) -> str:
     return f"{count(runs[0], 'run')} an arm" if runs[0] == runs[1] else f"{runs[0]} and {runs[1]} runs"
 
 
-def evaluated(pair: PairedEvaluation) -> list[tuple[str, Any]]:
+def evaluated(pair: Pair) -> list[tuple[str, Any]]:
     """List every run with a name.
 
     Args:

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from det_ls.evaluation.class_comparison import ClassComparison
 from det_ls.evaluation.comparison import PairedEvaluation
+from det_ls.metrics.classification import CLASSIFICATION
 from det_ls.metrics.number import Number
 from det_ls.report.measured import LEADING, OF_ALL, OTHER_KEPT, OTHERS, Which
 from det_ls.report.words import row_decimals
@@ -15,6 +17,7 @@ from det_ls.uncertainty.intervals import Interval
 from det_ls.uncertainty.paired import Comparison, Verdict
 from det_ls.uncertainty.seeds import SeedComparison
 
+Pair = PairedEvaluation | ClassComparison
 ORDER: tuple[Which, ...] = (*LEADING, *OTHER_KEPT, *OF_ALL, *OTHERS)
 
 
@@ -94,18 +97,36 @@ def differences(pair: PairedEvaluation) -> dict[Which, Difference]:
     return {d.which: d for d in sorted(found, key=lambda d: (not d.declared, place[d.which]))}
 
 
-def of_images(found: Comparison) -> Difference:
+def class_differences(pair: ClassComparison) -> dict[Which, Difference]:
+    """List the differences of a comparison of classifiers.
+
+    Args:
+        pair: The comparison.
+
+    Returns:
+        By population and key, what was declared in advance first, then in the order of the numbers.
+    """
+    if pair.seeds is None:
+        found = [of_images(c, CLASSIFICATION[key]) for key, c in pair.differences.items()]
+    else:
+        level = next((c.interval.level for c in pair.differences.values()), 0.95)
+        found = [of_seeds(c, level, CLASSIFICATION[key]) for key, c in pair.seeds.items()]
+    return {d.which: d for d in sorted(found, key=lambda d: not d.declared)}
+
+
+def of_images(found: Comparison, about: Number | None = None) -> Difference:
     """Take the difference of two detectors.
 
     Args:
         found: The comparison.
+        about: What the number is; None to look it up among those of detectors.
 
     Returns:
         The difference.
     """
     interval = found.interval
     return Difference(
-        number_of(found.population, found.key),
+        number_of(found.population, found.key) if about is None else about,
         (found.a,),
         (found.b,),
         found.difference,
@@ -120,18 +141,19 @@ def of_images(found: Comparison) -> Difference:
     )
 
 
-def of_seeds(found: SeedComparison, level: float) -> Difference:
+def of_seeds(found: SeedComparison, level: float, about: Number | None = None) -> Difference:
     """Take the difference of two ways to train.
 
     Args:
         found: The comparison.
         level: Nominal coverage in (0, 1).
+        about: What the number is; None to look it up among those of detectors.
 
     Returns:
         The difference.
     """
     return Difference(
-        number_of(found.population, found.key),
+        number_of(found.population, found.key) if about is None else about,
         found.a,
         found.b,
         found.difference,

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from det_ls.evaluation.comparison import PairedEvaluation
 from det_ls.evaluation.results import Evaluation
 from det_ls.report import plots
 from det_ls.report.comparison_page import write_comparison
-from det_ls.report.differences import differences, panels
+from det_ls.report.differences import Difference, differences, panels
 from det_ls.report.evaluation_page import write_report
 from det_ls.report.figures import PICTURES, drawn, facts_of
-from det_ls.report.measured import LEADING, OF_ALL, OTHER_KEPT, OTHERS, measured
+from det_ls.report.measured import LEADING, OF_ALL, OTHER_KEPT, OTHERS, Which, measured
 from det_ls.report.plots_forest import forest
 from det_ls.report.tables import Cell, breakdown_table, confusion_table, write_errors, write_table
 
@@ -78,7 +78,7 @@ def write_pair(folder: str | Path, pair: PairedEvaluation, *, title: str, exist_
     target = Path(folder)
     picture = forest(panels(differences(pair).values()), names=pair.names)
     plots.save(picture, target / PICTURES_FOLDER / "forest", exist_ok=exist_ok)
-    _tables(target, "differences", *differences_table(pair), exist_ok=exist_ok)
+    write_differences(target, differences(pair), exist_ok=exist_ok)
     write_comparison(target / REPORT_FILE, pair, title=title, exist_ok=exist_ok)
 
 
@@ -121,17 +121,31 @@ def classes_table(evaluation: Evaluation) -> tuple[list[str], list[list[Cell]]]:
     return ["class", "objects", *of_all[1:], "threshold", "kept", *of_kept[2:]], rows
 
 
-def differences_table(pair: PairedEvaluation) -> tuple[list[str], list[list[Cell]]]:
+def write_differences(folder: Path, found: Mapping[Which, Difference], *, exist_ok: bool) -> None:
+    """Write the tables of a comparison.
+
+    Args:
+        folder: The folder of its page.
+        found: The differences.
+        exist_ok: Whether to replace files that are there.
+
+    Raises:
+        FileExistsError: A file is there and ``exist_ok`` is False.
+    """
+    _tables(folder, "differences", *differences_table(found), exist_ok=exist_ok)
+
+
+def differences_table(found: Mapping[Which, Difference]) -> tuple[list[str], list[list[Cell]]]:
     """List every difference.
 
     Args:
-        pair: The comparison.
+        found: The differences.
 
     Returns:
         Header and rows, in the order of the page; ``low`` and ``high`` are over seeds where those were measured.
     """
     rows: list[list[Cell]] = []
-    for d in differences(pair).values():
+    for d in found.values():
         ends = (d.low, d.high) if d.images is None else (d.images.low, d.images.high)
         rows.append(
             [

@@ -72,7 +72,7 @@ def forest(panels: Mapping[str, Sequence[Difference]], *, names: tuple[str, str]
         dress(ax, "", "", grid="x")
         ax.set_title(title, fontsize=TEXT, color=MUTED, loc="left", pad=3, parse_math=False)
         ax.set_ylim(-0.7, len(rows) - 0.3)
-        ax.set_yticks(range(len(rows)), [f"{found.about.key} {arrow(found.which)}" for found in reversed(rows)])
+        ax.set_yticks(range(len(rows)), [f"{found.about.key} {arrow(found.about)}" for found in reversed(rows)])
         ax.tick_params(axis="x", labelbottom=ax is axes[-1])
     axes[0].set_xlim(min(-1.0, *ends) - 0.3, max(1.0, *ends) + 0.3)
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))

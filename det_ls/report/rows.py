@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from det_ls.evaluation.measure import DetectionMetrics
+from det_ls.metrics.number import Number
 from det_ls.report.crops import base_name
 from det_ls.report.measured import LEADING, Measured, Which, measured
 from det_ls.report.operating import differ, no_threshold, typed
@@ -21,7 +22,6 @@ from det_ls.report.words import (
     number,
     row_decimals,
 )
-from det_ls.uncertainty.bootstrap import number_of
 
 Row = dict[str, Any]
 _NOUNS = {"objects": ("object",), "images": ("image",), "detections": ("box", "boxes")}
@@ -232,13 +232,13 @@ def how_rows(metrics: DetectionMetrics, which: Iterable[Which], other: Detection
     return rows
 
 
-def arrow(which: Which) -> str:
+def arrow(about: Number) -> str:
     """Point to where a number gets better.
 
     Args:
-        which: What it counts, and its key.
+        about: The number.
 
     Returns:
         An arrow in brackets, or nothing.
     """
-    return {"higher": "(↑)", "lower": "(↓)"}.get(number_of(*which).better, "")
+    return {"higher": "(↑)", "lower": "(↓)"}.get(about.better, "")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,6 +20,8 @@ from det_ls.uncertainty.bootstrap import number_of
 from det_ls.uncertainty.intervals import LEAST_REPLICATES, Interval, bootstrap_interval, p_value
 from det_ls.uncertainty.multiplicity import holm
 from det_ls.uncertainty.samples import Sample, draw, sample_numbers
+
+Which = tuple[Population, str]
 
 
 class Verdict(str, Enum):
@@ -140,32 +142,39 @@ def by_population(found: Mapping[tuple[Population, str], Comparison], groups: in
 
 
 def compare_samples(
-    a: Mapping[tuple[Population, str], Sample], b: Mapping[tuple[Population, str], Sample], level: float
-) -> dict[tuple[Population, str], Comparison]:
+    a: Mapping[Which, Sample],
+    b: Mapping[Which, Sample],
+    level: float,
+    *,
+    about: Callable[[Population, str], Number] = number_of,
+    declared: Collection[Which] = DECLARED,
+) -> dict[Which, Comparison]:
     """Compare samples on the same draws.
 
     Args:
         a: The first detector's numbers.
         b: The second detector's numbers.
         level: Nominal coverage in (0, 1).
+        about: Says what a number is, by population and key; by default those of detectors.
+        declared: The comparisons that were declared in advance.
 
     Returns:
         Comparison by population and key.
     """
-    differences: dict[tuple[Population, str], tuple[Sample, Interval, float]] = {}
+    differences: dict[Which, tuple[Sample, Interval, float]] = {}
     for which in a:
         change = b[which] - a[which]
-        remove_bias = number_of(*which).optimistic
+        remove_bias = about(*which).optimistic
         interval = bootstrap_interval(change.value, change.replicates, level, remove_bias=remove_bias)
         if interval is not None:
             p = p_value(change.value, change.replicates, remove_bias=remove_bias)
             differences[which] = change, interval, p
-    judged = {which: p for which, (_, _, p) in differences.items() if number_of(*which).verdict}
-    others = holm({which: p for which, p in judged.items() if which not in DECLARED})
+    judged = {which: p for which, (_, _, p) in differences.items() if about(*which).verdict}
+    others = holm({which: p for which, p in judged.items() if which not in declared})
     found = {}
     for which, (change, interval, p) in differences.items():
-        number, declared = number_of(*which), which in DECLARED
-        adjusted = p if declared else others.get(which)
+        number = about(*which)
+        adjusted = p if which in declared else others.get(which)
         found[which] = Comparison(
             number.key,
             number.population,
@@ -175,7 +184,7 @@ def compare_samples(
             interval,
             p,
             adjusted,
-            declared,
+            which in declared,
             judge(number, change.value, adjusted, 1 - level),
         )
     return found

@@ -4,22 +4,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from det_ls.base.errors import ArgumentError
 from det_ls.metrics.catalogue import DECLARED
-from det_ls.metrics.number import Population
+from det_ls.metrics.number import Number, Population
 from det_ls.metrics.table import Floats
 from det_ls.uncertainty.bootstrap import number_of
 from det_ls.uncertainty.intervals import Interval, bootstrap_interval
 from det_ls.uncertainty.multiplicity import holm
-from det_ls.uncertainty.paired import Verdict, judge
+from det_ls.uncertainty.paired import Verdict, Which, judge
 from det_ls.uncertainty.samples import Sample
-
-Which = tuple[Population, str]
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,13 @@ class SeedComparison:
 
 
 def compare_seeds(
-    a: Sequence[Mapping[Which, Sample]], b: Sequence[Mapping[Which, Sample]], *, paired: bool, level: float = 0.95
+    a: Sequence[Mapping[Which, Sample]],
+    b: Sequence[Mapping[Which, Sample]],
+    *,
+    paired: bool,
+    level: float = 0.95,
+    about: Callable[[Population, str], Number] = number_of,
+    declared: Collection[Which] = DECLARED,
 ) -> dict[Which, SeedComparison]:
     """Compare two arms of training runs.
 
@@ -67,6 +71,8 @@ def compare_seeds(
         b: Those of the second arm; where the arms pair, the i-th run has the seed of the i-th run of ``a``.
         paired: Whether they pair.
         level: Nominal coverage in (0, 1).
+        about: Says what a number is, by population and key; by default those of detectors.
+        declared: The comparisons that were declared in advance.
 
     Returns:
         Comparison by population and key, of the numbers that every run defines.
@@ -84,13 +90,13 @@ def compare_seeds(
         values_a, values_b = (np.array([run[which].value for run in arm]) for arm in (a, b))
         if not np.isnan([*values_a, *values_b]).any():
             spans[which] = t_interval(values_a, values_b, paired=paired, level=level)
-    others = holm({k: p for k, (*_, p) in spans.items() if k not in DECLARED and number_of(*k).verdict})
+    others = holm({k: p for k, (*_, p) in spans.items() if k not in declared and about(*k).verdict})
     found = {}
     for which, (difference, low, high, p) in spans.items():
-        number, declared = number_of(*which), which in DECLARED
+        number = about(*which)
         change = _mean([run[which] for run in b]) - _mean([run[which] for run in a])
         images = bootstrap_interval(change.value, change.replicates, level, remove_bias=number.optimistic)
-        adjusted = p if declared else others.get(which)
+        adjusted = p if which in declared else others.get(which)
         found[which] = SeedComparison(
             number.key,
             number.population,
@@ -103,7 +109,7 @@ def compare_seeds(
             paired,
             p,
             adjusted,
-            declared,
+            which in declared,
             judge(number, difference, adjusted, 1 - level),
         )
     return found

@@ -313,13 +313,17 @@ def test_what_does_not_fit_is_one_sentence(scene, tmp_path, tiny, task_data):
         ValueError, match="threshold: expected no setting about boxes for a classifier, got threshold=0.5"
     ):
         det_ls.evaluate(classifier, folder, threshold=0.5)
-    with pytest.raises(ValueError, match="a: expected a model that predicts boxes to compare, got a classifier"):
-        det_ls.compare(classifier, classifier, folder, names=("x", "y"))
+    with pytest.raises(ValueError, match="conf: expected no setting about boxes for a classifier, got conf=0.5"):
+        det_ls.compare(classifier, classifier, folder, names=("x", "y"), conf=0.5)
     with pytest.raises(ValueError, match="expected a model that predicts boxes, got a classifier"):
         predict(classifier, tiny)
     segment, _ = scene("segment", "yolo11n")
-    with pytest.raises(ValueError, match="b: expected two models with upright boxes or two with oriented ones"):
-        det_ls.compare(segment, obb, data, names=("x", "y"))
+    for other, kind in ((obb, "oriented boxes"), (classifier, "classes")):
+        with pytest.raises(
+            ValueError,
+            match=f"b: expected models that predict the same as those of a, got upright boxes of .* and {kind}",
+        ):
+            det_ls.compare(segment, other, data, names=("x", "y"))
     with pytest.raises(
         ValueError, match="data: expected a folder with a folder a class for a classifier, got the file"
     ):
@@ -355,6 +359,20 @@ def test_two_segmentation_models_are_compared(scene):
 
 
 # Classifiers
+
+
+def test_two_classifiers_are_compared_on_the_command_line(task_data, tmp_path, capsys):
+    torch.manual_seed(1)
+    a, b = (untrained("classify", name, tmp_path) for name in ("yolo11n", "yolov8n"))
+    words = [f"a={a}", f"b={b}", f"data={task_data('classify')}", "imgsz=32", "bootstrap=100", "device=cpu"]
+    assert main(["compare", *words, f"save_dir={tmp_path / 'pair'}"]) == 0
+    said = capsys.readouterr().out
+    assert "Training seeds were not measured (one run of each)" in said
+    content = json.loads((tmp_path / "pair" / "comparison.json").read_text())
+    for side, weights in (("a", a), ("b", b)):
+        alone = det_ls.evaluate(weights, task_data("classify"), imgsz=32, device="cpu", simulations=0)
+        assert content["differences"]["nll"][side] == pytest.approx(alone.values["nll"], rel=1e-9)
+    assert (tmp_path / "pair" / "report.html").is_file()
 
 
 def test_a_classifiers_numbers_are_stocks_and_torchs(task_data, tmp_path, capsys):
