@@ -255,6 +255,35 @@ def unhurried_nms() -> Iterator[None]:
 
 
 @contextmanager
+def label_caches_replaced() -> Iterator[None]:
+    """Let processes that read the same data set at the same time write its cache of labels, each a whole file at once.
+
+    Ultralytics removes the file and writes it anew, so that another process finds it gone just as it removes it itself,
+    and fails. It assumes that data sets call the global ``save_dataset_cache_file(prefix, path, x, version)`` of
+    ``ultralytics.data.dataset``.
+    """
+    from ultralytics.data import dataset
+    from ultralytics.utils import LOGGER
+
+    stock: Any = vars(dataset)["save_dataset_cache_file"]
+
+    def save_dataset_cache_file(prefix: str, path: str | Path, x: dict[str, Any], version: str) -> None:
+        file = Path(path)
+        copy = partial_of(file)
+        try:
+            with without_lines("New cache created"):  # it would name the copy
+                stock(prefix, copy, x, version)
+            if copy.is_file():  # stock warns where it cannot write
+                copy.replace(file)
+                LOGGER.info(f"{prefix}New cache created: {file}")
+        finally:
+            copy.unlink(missing_ok=True)
+
+    with replaced(dataset, "save_dataset_cache_file", save_dataset_cache_file):
+        yield
+
+
+@contextmanager
 def datasets_folder(folder: Path | None) -> Iterator[None]:
     """Let Ultralytics look for data sets, and download them, in a folder.
 

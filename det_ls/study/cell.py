@@ -249,7 +249,7 @@ def _do(folder: Path, task: Task, datasets: Path, device: object, cores: int) ->
     import torch
     from ultralytics.utils import torch_utils
 
-    from det_ls.stock.patches import replaced
+    from det_ls.stock.patches import label_caches_replaced, replaced
     from det_ls.study.measure import measure_cell
     from det_ls.study.noise import MANIFEST, noisy_data
 
@@ -259,7 +259,10 @@ def _do(folder: Path, task: Task, datasets: Path, device: object, cores: int) ->
         data = str(noisy_data(data, place, task.cell.condition, task.cell.seed, task.groups))
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))["counts"]
     torch.set_num_threads(cores)
-    with replaced(torch_utils, "NUM_THREADS", cores):  # which Ultralytics sets threads to on a CPU
+    with (
+        replaced(torch_utils, "NUM_THREADS", cores),  # which Ultralytics sets threads to on a CPU
+        label_caches_replaced(),  # cells of the same data start at the same time
+    ):
         _train(folder, {**task.words, "data": data}, device)
         weights = folder / RUN / "weights"
         chosen = next(w for w in (weights / f"{task.weights}.pt", weights / "last.pt") if w.is_file())

@@ -110,3 +110,24 @@ def test_a_device_that_is_not_there_is_one_sentence_and_logs_nothing(device, log
     check_device("cpu")
     check_device(None)
     assert not log
+
+
+def test_a_cache_of_labels_is_never_gone_or_half_written_for_another_process(tmp_path, monkeypatch):
+    """Stock removes it and writes it anew: of two processes that do so at the same time one fails."""
+    from ultralytics.data import dataset, utils
+
+    file, seen, save = tmp_path / "train.cache", [], utils.np.save
+
+    def while_another_looks(*args, **kwargs):
+        seen.append(utils.load_dataset_cache_file(file)["labels"])  # whole, and as it was
+        save(*args, **kwargs)
+
+    stock = dataset.save_dataset_cache_file
+    with patches.label_caches_replaced():
+        dataset.save_dataset_cache_file("", file, {"labels": ["before"]}, "1")
+        monkeypatch.setattr(utils.np, "save", while_another_looks)
+        dataset.save_dataset_cache_file("", file, {"labels": ["after"]}, "1")
+    assert seen == [["before"]]
+    assert utils.load_dataset_cache_file(file)["labels"] == ["after"]
+    assert [f.name for f in tmp_path.iterdir()] == ["train.cache"]
+    assert dataset.save_dataset_cache_file is stock

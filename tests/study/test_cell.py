@@ -50,6 +50,27 @@ def test_a_cell_from_beginning_to_end(task, tmp_path):
     assert read_cell(folder, other).error == content["error"]
 
 
+def test_cells_of_the_same_data_can_write_the_cache_of_its_labels_at_the_same_time(task, tmp_path, monkeypatch):
+    """The other cell removes the file between stock's look at it and stock's removal."""
+    from ultralytics.data import dataset, utils
+
+    class Gone(type(tmp_path)):
+        def exists(self, **keys):
+            there = super().exists(**keys)
+            self.unlink(missing_ok=True)
+            return there
+
+    def train(folder, words, device):
+        file = tmp_path / "train.cache"
+        for content in ("first", "second"):
+            dataset.save_dataset_cache_file("", Gone(file), {"labels": [content]}, "1")
+        raise RuntimeError(utils.load_dataset_cache_file(file)["labels"][0])
+
+    monkeypatch.setattr("det_ls.study.cell._train", train)
+    content = run_cell(tmp_path / "cell", task, tmp_path / "data", "cpu")
+    assert content["error"] == "RuntimeError: second"
+
+
 def test_the_config_is_what_decides_the_numbers(task):
     def with_words(**words):
         return replace(task, train={**task.train, **words})
