@@ -27,7 +27,8 @@ def claimed(arguments: dict[str, Any], mode: str, task: str = "detect") -> Itera
         The folder, and where to write what is moved there when all is done.
     """
     from det_ls.calibration.results import MAP_FILE, NUMBERS_FILE
-    from det_ls.evaluation.results import PAIR_FILES, RESULT_FILES
+    from det_ls.evaluation.pair_files import PAIR_FILES
+    from det_ls.evaluation.results import RESULT_FILES
     from det_ls.report.calibration_page import CALIBRATION_FILES
     from det_ls.report.outputs import COMPARISON_FILES, EVALUATION_FILES
 

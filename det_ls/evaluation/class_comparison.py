@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from det_ls.base.errors import ArgumentError
-from det_ls.base.files import write_json
-from det_ls.base.folders import claim_folder
 from det_ls.evaluation.classification import Classification
-from det_ls.evaluation.results import COMPARISON_FILE, PAIR_FILES
+from det_ls.evaluation.pair_files import over_seeds, save_pair
 from det_ls.metrics.classification import CLASSIFICATION, classification_numbers
 from det_ls.metrics.number import Number, Population
 from det_ls.uncertainty.paired import Comparison, Which, compare_samples
@@ -58,12 +56,8 @@ class ClassComparison:
             "a": self.a.to_dict(),
             "b": self.b.to_dict(),
         }
-        if self.seeds is not None:
-            content["over_seeds"] = {key: asdict(comparison) for key, comparison in self.seeds.items()}
-            content["paired_by_seed"] = self.paired
-            for name, runs in (("runs_a", self.runs_a), ("runs_b", self.runs_b)):
-                content[name] = [run.protocol.get("weights") for run in runs]
-        return content
+        seeds = None if self.seeds is None else self.seeds.values()
+        return content | over_seeds(seeds, self.paired, {"runs_a": self.runs_a, "runs_b": self.runs_b})
 
     def save(self, folder: str | Path, exist_ok: bool = False) -> None:
         """Write ``comparison.json``, and each classifier's files into the folders ``a`` and ``b``.
@@ -75,10 +69,7 @@ class ClassComparison:
         Raises:
             FileExistsError: If a file is there and ``exist_ok`` is False.
         """
-        with claim_folder(folder, results=PAIR_FILES, exist_ok=exist_ok) as place:
-            self.a.save(place / "a")
-            self.b.save(place / "b")
-            write_json(place / COMPARISON_FILE, self.to_dict(), indent=2)
+        save_pair(folder, self.a, self.b, self.to_dict(), exist_ok=exist_ok)
 
 
 def compare_classes(

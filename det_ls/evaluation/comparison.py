@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from det_ls.base.arguments import check_integer
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, MissingFileError
-from det_ls.base.files import write_json
-from det_ls.base.folders import claim_folder, is_file
+from det_ls.base.folders import is_file
 from det_ls.evaluation.class_comparison import ClassComparison, compare_classes
 from det_ls.evaluation.classification import Classification
 from det_ls.evaluation.evaluate import DETECTION_SETTINGS, evaluate, evaluate_detections
-from det_ls.evaluation.results import COMPARISON_FILE, PAIR_FILES, Evaluation, check_save_dir
+from det_ls.evaluation.pair_files import COMPARISON_FILE, over_seeds, save_pair
+from det_ls.evaluation.results import Evaluation, check_save_dir
 from det_ls.evaluation.settings import MeasureSettings
 from det_ls.metrics.catalogue import DECLARED
 from det_ls.uncertainty.intervals import LEAST_REPLICATES
@@ -77,12 +77,8 @@ class PairedEvaluation:
             "a": self.a.to_dict(),
             "b": self.b.to_dict(),
         }
-        if self.seeds is not None:
-            content["over_seeds"] = [asdict(comparison) for comparison in self.seeds.values()]
-            content["paired_by_seed"] = self.paired
-            for name, runs in (("runs_a", self.runs_a), ("runs_b", self.runs_b)):
-                content[name] = [run.protocol.get("weights", run.protocol.get("detections")) for run in runs]
-        return content
+        seeds = None if self.seeds is None else self.seeds.values()
+        return content | over_seeds(seeds, self.paired, {"runs_a": self.runs_a, "runs_b": self.runs_b})
 
     def save(self, folder: str | Path, exist_ok: bool = False) -> None:
         """Write ``comparison.json``, and each evaluation's files into the folders ``a`` and ``b``.
@@ -94,10 +90,7 @@ class PairedEvaluation:
         Raises:
             FileExistsError: If a file is there and ``exist_ok`` is False.
         """
-        with claim_folder(folder, results=PAIR_FILES, exist_ok=exist_ok) as place:
-            self.a.save(place / "a")
-            self.b.save(place / "b")
-            write_json(place / COMPARISON_FILE, self.to_dict(), indent=2)
+        save_pair(folder, self.a, self.b, self.to_dict(), exist_ok=exist_ok)
 
 
 def compare(

@@ -19,8 +19,6 @@ from det_ls.metrics.catalogue import COCO_STATS, HEADLINE
 _DETAILS = ("per_class", "intervals", "floors", "definitions", "left_out", "counts", "reliability")
 METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE = "metrics.json", "predictions.json", "ground_truth.json"
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, GROUND_TRUTH_FILE)
-COMPARISON_FILE = "comparison.json"
-PAIR_FILES = (COMPARISON_FILE, *(f"{part}/{name}" for part in ("a", "b") for name in RESULT_FILES))
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,6 +11,7 @@ from functools import cache
 
 import pytest
 import torch
+from loss_scene import oracle
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel, OBBModel, PoseModel, SegmentationModel
@@ -85,21 +86,6 @@ def outcome(criterion, preds, batch):
     gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True)
     items = torch.stack(list(items.values())) if isinstance(items, dict) else items
     return loss.detach(), items, dict(zip(leaves, gradients, strict=True))
-
-
-class OracleBCE:
-    def __init__(self, matrix):
-        self.matrix = matrix.double()
-
-    def __call__(self, scores, targets):
-        return binary_cross_entropy_with_logits(scores.double(), targets.double() @ self.matrix, reduction="none")
-
-
-def oracle(model, matrix):
-    criterion = model.init_criterion()
-    for half in halves(criterion):
-        half.bce = OracleBCE(matrix)
-    return criterion
 
 
 def assert_same(got, wanted):
