@@ -63,7 +63,7 @@ def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Start ``det-ls study``."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with log.open("ab") as file:
-        command = [sys.executable, "-m", "det_ls.cli", "study", *words]
+        command = [sys.executable, "-m", "det_ls", "study", *words]
         return subprocess.Popen(command, stdout=file, stderr=file, env=environment)
 
 

@@ -102,34 +102,6 @@ def decisions(results: Sequence[CellResult]) -> str:
     )
 
 
-def answer(results: Sequence[CellResult]) -> str:
-    """Answer the three questions in a line each, of the arm redistribute 0.1."""
-    lines: dict[str, list[str]] = {"Less over-fitting?": [], "Better boxes?": [], "More reliable scores?": []}
-    for one in study_numbers(results):
-        stock, arm = one.stock, next((a for a in one.arms if a.arm.name == "redistribute 0.1"), None)
-        if stock is None or arm is None or not arm.done or AP not in arm.overfit:
-            continue
-        where = condition_text(one.condition)
-        fit = _overfit(one, arm)
-        gap, rival = arm.against[Against.STOCK].get(GAP), arm.against[Against.RIVAL].get(GAP)
-        lines["Less over-fitting?"].append(
-            f"{where}: AP of the training images above that of the validation images by {arm.overfit[AP].mean:.3f}, "
-            f"stock by {stock.overfit[AP].mean:.3f}; difference {fit[0] if fit else 'not measured'}"
-        )
-        lines["Better boxes?"].append(
-            f"{where}: AP {arm.val[AP].mean:.3f}, stock {stock.val[AP].mean:.3f}; "
-            f"difference {difference_text(arm.against[Against.STOCK].get(AP))}"
-        )
-        lines["More reliable scores?"].append(
-            f"{where}: score and precision of the kept boxes differ by {_plain(arm.val.get(GAP))}, stock's by "
-            f"{_plain(stock.val.get(GAP))}, those of stock with a Platt map by {_plain(stock.platt.get(GAP))}; "
-            f"against stock {difference_text(gap)}, against stock + Platt {difference_text(rival)}"
-        )
-    return "\n".join(
-        f"- **{question}** {first_up('. '.join(first_up(t) for t in said))}." for question, said in lines.items()
-    )
-
-
 def summary(named: Mapping[str, Sequence[CellResult]]) -> str:
     """Set the studies beside each other: stock, and what MAIN_ARM changes, in the numbers that answer the questions.
 
@@ -203,10 +175,6 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _plain(one: SeedMean | None) -> str:
-    return "(undefined)" if one is None else f"{one.mean:.3f}"
-
-
 def _change(stock: SeedMean | None, arm: SeedMean | None, d: SeedDifference | None) -> str:
     """Write stock's mean, the arm's, and the paired difference with its 95% t-interval."""
     if stock is None or arm is None or d is None:
@@ -233,5 +201,5 @@ def _overfit(one: ConditionNumbers, arm: ArmNumbers) -> tuple[str, str, str] | N
 
 
 STUDY_PARTS: dict[str, Callable[[Sequence[CellResult]], str]] = {
-    "answer": answer, "arms": arms, "cost": cost, "decisions": decisions, "differences": differences, "seeds": seeds,
+    "arms": arms, "cost": cost, "decisions": decisions, "differences": differences, "seeds": seeds,
 }  # fmt: skip

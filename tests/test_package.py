@@ -47,7 +47,7 @@ def test_the_wheel_holds_every_module_and_template(site: Path) -> None:
 def test_the_wheel_alone_runs_the_command(site: Path) -> None:
     where = run(site, "-c", "import det_ls; print(det_ls.__file__)")
     assert Path(where.stdout.strip()).is_relative_to(site)
-    done = run(site, "-m", "det_ls.cli", "help")
+    done = run(site, "-m", "det_ls", "help")
     assert done.returncode == 0, done.stderr
     assert "label_smoothing=0.1" in done.stdout
 

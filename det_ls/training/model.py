@@ -195,7 +195,7 @@ class YOLO(ultralytics.YOLO):
         keys = keys_of_runs(keys, bounds)
         widest = keys if bounds is None else {**keys, PREFIX: bounds[1]}
         _prepared(self, TRAINERS[""], None, {**rest, **widest, "resume": None})  # its resume= is of the search
-        with tuner_runs("det_ls.cli", keys):
+        with tuner_runs("det_ls", keys):
             return super().tune(use_ray, iterations, *args, **rest)
 
 

@@ -171,7 +171,7 @@ def test_a_folder_where_another_calibration_is_at_work_is_refused(tmp_path, monk
 
 def test_parallel_calibrations_share_no_folder(tmp_path):
     words = [f"annotations={GT}", f"predictions={DETECTIONS}", "bootstrap=20", f"save_dir={tmp_path / 'run'}"]
-    command = [sys.executable, "-m", "det_ls.cli", "calibrate", *words]
+    command = [sys.executable, "-m", "det_ls", "calibrate", *words]
     runs = [
         subprocess.Popen([*command, f"out={tmp_path / name}"], cwd=ROOT, stderr=-1, stdout=-1)
         for name in ("a.json", "b.json")

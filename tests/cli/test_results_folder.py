@@ -95,7 +95,7 @@ def test_a_folder_at_work_is_refused_and_the_next_free_one_is_found(words, monke
 def test_parallel_runs_share_no_folder(words, tmp_path):
     runs = [
         subprocess.Popen(
-            [sys.executable, "-m", "det_ls.cli", *words, f"save_dir={tmp_path / 'out'}"], cwd=ROOT, stderr=-1, stdout=-1
+            [sys.executable, "-m", "det_ls", *words, f"save_dir={tmp_path / 'out'}"], cwd=ROOT, stderr=-1, stdout=-1
         )
         for _ in range(2)
     ]

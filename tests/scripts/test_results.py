@@ -135,7 +135,7 @@ def test_a_summary_that_the_raw_files_do_not_give_is_found(raw, tmp_path, monkey
 
 
 def test_a_part_that_does_not_exist_is_one_sentence(raw):
-    with pytest.raises(DetLsError, match=r"^results: expected one of answer, .*, got 'colours'\.$"):
+    with pytest.raises(DetLsError, match=r"^results: expected one of arms, .*, got 'colours'\.$"):
         results.part("scene", "colours", raw)
     with pytest.raises(DetLsError, match=r"^results: expected a raw file other.json in docs/results, got none\.$"):
         results.part("other", "arms", raw)

@@ -368,7 +368,7 @@ def test_a_family_that_the_command_line_builds_by_file_name_refuses_the_key(tiny
 
 def test_the_command_line_prints_one_sentence_and_no_traceback(tiny, quick):
     words = ["train", "model=yolo11n.yaml", f"data={tiny}", "label_smoothing=0.9", f"project={quick['project']}"]
-    done = subprocess.run([sys.executable, "-m", "det_ls.cli", *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "det_ls", *words], capture_output=True, text=True)
     assert done.returncode == 2
     assert "det-ls: error: label_smoothing: expected an epsilon below 0.666667 for class 'red'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``python -m det_ls.cli``."""
+"""``python -m det_ls``: the ``det-ls`` command."""
 
 import sys
 
