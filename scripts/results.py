@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from results_tables import STUDY_PARTS, TITLES, digits_table, summary
+from results_tables import STUDY_PARTS, TITLES, digits_table, in_common, summary
 
 from det_ls.base.errors import ArgumentError, DataError
 from det_ls.base.files import sha256_of, write_atomically
@@ -29,13 +29,14 @@ from det_ls.report import plots_study
 from det_ls.study.cell import CELL_FILE, result_of
 from det_ls.study.decision import decide
 from det_ls.study.records import CellResult
-from det_ls.study.statistics import study_numbers
+from det_ls.study.statistics import AP, GAP, study_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW, IMAGES = ROOT / "docs" / "results", ROOT / "docs" / "images"
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 MARK = re.compile(r"(<!-- results: (\w+)\.(\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 CURVES = ("epoch", "train/cls_loss", "label_smoothing")
+PICTURES = ("reliability", "trade_off", "AP", "gap", "overfit")
 
 
 # Raw files ------------------------------------------------------------------------------------------------------------
@@ -172,10 +173,18 @@ def pictures(name: str, raw: Path = RAW, images: Path = IMAGES) -> list[Path]:
     for one, decision in zip(numbers, map(decide, numbers), strict=True):
         first = decision.arm.arm if decision.arm is not None else None
         shown[one.condition] = [a.arm for a in plots_study.best_arms(one, first)]
+    level = study_numbers(in_common(results))
+    gap = "|mean score \N{MINUS SIGN} precision|, kept boxes"
     drawn = {
         "reliability": plots_study.reliability_of_arms(numbers, results, shown),
-        "trade_off": plots_study.trade_off(numbers),
+        "trade_off": plots_study.trade_off(level),
     }
+    if any(len(one.arms) > 1 for one in level):  # one smoothed arm makes no curve
+        drawn |= {
+            "AP": plots_study.against_epsilon(level, AP, "val", "AP"),
+            "gap": plots_study.against_epsilon(level, GAP, "val", gap),
+            "overfit": plots_study.against_epsilon(level, AP, "overfit", "AP, train \N{MINUS SIGN} val", rival=False),
+        }
     images.mkdir(parents=True, exist_ok=True)
     files = []
     for kind, figure in drawn.items():
@@ -203,7 +212,7 @@ def stale(raw: Path = RAW, images: Path = IMAGES, pages: Sequence[Path] = PAGES)
         found += [f"{page.name}: {m[2]}.{m[3]} is not what docs/results/{'*' if m[2] == 'all' else m[2]}.json gives."
                   for m in MARK.finditer(text) if part(m[2], m[3], raw) != m[4]]  # fmt: skip
     for picture in sorted(images.glob("results_*.png")):
-        name = picture.stem.removeprefix("results_").removesuffix("_reliability").removesuffix("_trade_off")
+        name = re.sub(rf"^results_|_({'|'.join(PICTURES)})$", "", picture.stem)
         with Image.open(picture) as image:
             if image.info.get("Source") != sha256_of(raw / f"{name}.json"):
                 found.append(f"{picture.name}: drawn from another docs/results/{name}.json.")

@@ -11,7 +11,7 @@ from det_ls.report.study_words import condition_text, decision_lead, decision_te
 from det_ls.report.tables import to_markdown
 from det_ls.report.words import number, row_decimals, span_text
 from det_ls.study.decision import decide
-from det_ls.study.records import CellResult, State
+from det_ls.study.records import CellResult, Condition, State
 from det_ls.study.statistics import (
     AP,
     GAP,
@@ -38,10 +38,27 @@ KEYS = {
 DIGITS = {"accuracy": "accuracy", "ECE": "ECE", "signed gap": "confidence minus accuracy", "NLL": "NLL"}
 
 
+def in_common(results: Sequence[CellResult]) -> list[CellResult]:
+    """Keep of each condition the seeds that all its arms have finished: means over other seeds cannot be compared.
+
+    Args:
+        results: The cells of a study.
+
+    Returns:
+        Finished cells; arms of which no cell is finished are left out and leave out nothing.
+    """
+    done = [r for r in results if r.state is State.DONE]
+    shared: dict[Condition, set[int]] = {}
+    for condition, arm in {(r.cell.condition, r.cell.arm) for r in done}:
+        found = {r.cell.seed for r in done if (r.cell.condition, r.cell.arm) == (condition, arm)}
+        shared[condition] = shared.get(condition, found) & found
+    return [r for r in done if r.cell.seed in shared[r.cell.condition]]
+
+
 def arms(results: Sequence[CellResult]) -> str:
-    """Tabulate the means over seeds, each arm as trained and with a Platt map."""
+    """Tabulate the means over the seeds that all arms have, each arm as trained and with a Platt map."""
     rows: list[list[str | float | None]] = []
-    for one in study_numbers(results):
+    for one in study_numbers(in_common(results)):
         for a in _all_arms(one):
             for split, name in (("val", a.arm.name), ("platt", f"{a.arm.name} + Platt")):
                 found = getattr(a, split)
@@ -54,28 +71,23 @@ def arms(results: Sequence[CellResult]) -> str:
 
 
 def differences(results: Sequence[CellResult]) -> str:
-    """Tabulate the differences of each arm to stock: paired by seed, with 95% t-interval and p."""
+    """Tabulate the differences of each arm to stock, all seeds that both have: 95% t-interval, in how many it is up."""
+    asked = {
+        "AP, Platt on both sides (declared)": (Against.CALIBRATED, AP),
+        "gap, Platt on both sides (declared)": (Against.CALIBRATED, GAP),
+        "gap, as trained": (Against.STOCK, GAP),
+        "gap, against stock + Platt": (Against.RIVAL, GAP),
+        "D-ECE, Platt on both sides": (Against.CALIBRATED, "kept.DECE"),
+        "oLRP (lower is better)": (Against.STOCK, "oLRP"),
+    }
     rows: list[list[str | float | None]] = []
     for one in study_numbers(results):
         for a in one.arms:
-            asked = [
-                ("AP, with Platt on both sides (declared)", Against.CALIBRATED, AP),
-                ("gap of the kept boxes, with Platt on both sides (declared)", Against.CALIBRATED, GAP),
-                ("gap of the kept boxes, as trained", Against.STOCK, GAP),
-                ("gap of the kept boxes, against stock + Platt", Against.RIVAL, GAP),
-                ("AUROC of the boxes", Against.STOCK, "auroc"),
-                ("oLRP (lower is better)", Against.STOCK, "oLRP"),
-            ]
-            for what, side, key in asked:
-                d = a.against.get(side, {}).get(key)
-                if d is not None:
-                    sign = f"{sum(v > 0 for v in d.values.values())} of {d.n}"
-                    p = _p(d.p) if d.n > 1 else ""
-                    rows.append([condition_text(one.condition), a.arm.name, what, difference_text(d), p, sign])
-            fit = _overfit(one, a)
-            if fit:
-                rows.append([condition_text(one.condition), a.arm.name, "AP of training minus validation images", *fit])
-    return to_markdown(["labels", "arm", "number", "arm minus stock", "p, two-sided", "seeds above 0"], rows)
+            if a.done:
+                found = [a.against.get(side, {}).get(key) for side, key in asked.values()]
+                values = [_paired(d) for d in [*found, _overfit_difference(one, a)]]
+                rows.append([condition_text(one.condition), a.arm.name, *values])
+    return to_markdown(["labels", "arm", *asked, "AP of training above validation images"], rows)
 
 
 def seeds(results: Sequence[CellResult]) -> str:
@@ -171,8 +183,11 @@ def _mean(one: SeedMean | None) -> str:
     return f"{number(one.mean, decimals=3)}{ends}"
 
 
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _paired(d: SeedDifference | None) -> str:
+    """Write a paired difference and in how many of its seeds it is above 0."""
+    if d is None:
+        return ""
+    return f"{difference_text(d)}; {sum(v > 0 for v in d.values.values())} up"
 
 
 def _change(stock: SeedMean | None, arm: SeedMean | None, d: SeedDifference | None) -> str:
@@ -191,13 +206,6 @@ def _overfit_difference(one: ConditionNumbers, arm: ArmNumbers) -> SeedDifferenc
         return None
     a, b = one.stock.overfit[AP].values, arm.overfit[AP].values
     return seed_difference(AP, a, b) if a.keys() & b.keys() else None
-
-
-def _overfit(one: ConditionNumbers, arm: ArmNumbers) -> tuple[str, str, str] | None:
-    d = _overfit_difference(one, arm)
-    if d is None:
-        return None
-    return difference_text(d), _p(d.p) if d.n > 1 else "", f"{sum(v > 0 for v in d.values.values())} of {d.n}"
 
 
 STUDY_PARTS: dict[str, Callable[[Sequence[CellResult]], str]] = {
