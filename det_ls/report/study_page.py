@@ -19,7 +19,7 @@ from det_ls.report.plot_style import save
 from det_ls.report.rows import Row, flat
 from det_ls.report.study_files import cells_table, study_record
 from det_ls.report.study_rows import arm_rows, cell_rows, decision_row, other_rows, state_tiles
-from det_ls.report.study_words import condition_text, decision_lead, decision_text, first_up, rules
+from det_ls.report.study_words import condition_text, decision_lead, decision_text, first_up, rules, uneven_text
 from det_ls.report.tables import write_table
 from det_ls.study.decision import Decision, Outcome, decide
 from det_ls.study.records import CellResult, State
@@ -216,6 +216,7 @@ def _page(
         ],
         "cells": cell_rows(results),
         "failed": len(failed),
+        "uneven": uneven_text(numbers),
         "command": command,
         "trainings": [],
         "training_columns": [],

@@ -22,7 +22,7 @@ from det_ls.study.decision import (
 )
 from det_ls.study.mean_tests import MOST_SEEDS
 from det_ls.study.records import Condition
-from det_ls.study.statistics import AP, GAP, SQUARED, Against, SeedDifference
+from det_ls.study.statistics import AP, GAP, SQUARED, Against, ConditionNumbers, SeedDifference
 
 NAMES = {AP: "AP", GAP: "score-precision gap of the kept boxes", SQUARED: "squared calibration error of the kept boxes"}
 STATUS = {Status.SHOWN: "shown", Status.OPEN: "not settled", Status.REFUTED: "ruled out"}
@@ -219,6 +219,29 @@ def difference_text(one: SeedDifference | None, *, level: str = "") -> str:
     decimals = row_decimals(one.mean, one.low, one.high)
     ends = span_text(one.low, one.high, signed=True, decimals=decimals)
     return f"{number(one.mean, signed=True, decimals=decimals)} ({ends}, n = {one.n}{level})"
+
+
+def uneven_text(numbers: Sequence[ConditionNumbers]) -> str:
+    """Warn of arms whose finished seeds are not the same: their means are of different runs.
+
+    Args:
+        numbers: The numbers of each condition.
+
+    Returns:
+        A sentence, or nothing where all arms of each condition have the same seeds.
+    """
+    where = [
+        condition_text(one.condition)
+        for one in numbers
+        if len({a.done for a in [*([one.stock] if one.stock is not None else []), *one.arms] if a.done}) > 1
+    ]
+    if not where:
+        return ""
+    place = f" ({'; '.join(where)})" if len(numbers) > 1 else ""
+    return (
+        f"Not all arms have finished the same seeds{place}: their means are of different runs, as are the points "
+        "of the pictures; compare the differences, which are paired by seed."
+    )
 
 
 def claim_status(claim: Claim) -> str:

@@ -113,6 +113,17 @@ def test_a_study_that_has_hardly_begun_or_failed_altogether_has_a_page(tmp_path:
         assert "Too few seeds to tell" in shown
 
 
+def test_means_of_different_seeds_are_said_to_be_such(text: str, tmp_path: Path) -> None:
+    said = "Not all arms have finished the same seeds"
+    noisy = "30% of classes flipped"
+    assert f"{said} (" in Page(text).text  # a run of the scene failed
+    whole = write_study(tmp_path / "whole", made_up(failed=()), title="Whole", pictures=False)
+    assert said not in Page(whole.read_text(encoding="utf-8")).text
+    results = [r for r in made_up(failed=()) if r.cell.arm.stock or r.cell.seed < 3 or not r.cell.condition.flip]
+    partly = write_study(tmp_path / "partly", results, title="Partly", pictures=False)
+    assert f"{said} ({noisy}): " in Page(partly.read_text(encoding="utf-8")).text
+
+
 def without_objects(result: CellResult) -> CellResult:
     """Make a run one that finds no object, as such runs are measured: no box is kept, no map can be fitted."""
     assert result.measured is not None
