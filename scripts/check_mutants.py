@@ -40,7 +40,6 @@ PARTS = {
             "tests/losses/test_criterion.py",
             "tests/losses/test_families.py",
             "tests/losses/test_first_batch.py",
-            "tests/losses/test_prediction_sums.py",
         ],
     ),
 }

@@ -33,7 +33,7 @@ HELP = """det-ls: Ultralytics YOLO with label smoothing, and its measurement.
 
 train takes every key of `yolo train` and
     label_smoothing=0.1                   epsilon, or "{'default': 0.05, 'positive': 0.2}", adaptive; 0 is stock
-    label_smoothing_mode=redistribute     redistribute, uniform, binary, background or online
+    label_smoothing_mode=redistribute     redistribute, uniform, binary or background
     label_smoothing_similarity=table.csv  where each class's share goes instead of evenly
     label_smoothing_schedule=constant     constant, linear or cosine
     calibrate=val                         best_calibrated.pt beside best.pt when the run ends

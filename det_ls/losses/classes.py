@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.request import Request
-from det_ls.smoothing.settings import ADAPTIVE, ONLINE, PREFIX, ordered_names
+from det_ls.smoothing.settings import ADAPTIVE, PREFIX, ordered_names
 
 
 def model_class_names(model: nn.Module) -> list[str]:
@@ -46,10 +46,9 @@ def first_matrix(model: nn.Module, keys: Mapping[str, Any]) -> Tensor:
     names = model_class_names(model)
     request = Request.of_keys(keys)
     request.check_epsilon()
-    if request.smoothing.learning:
-        key, value = ("", ADAPTIVE) if request.smoothing.adaptive else ("_mode", ONLINE)
+    if request.smoothing.adaptive:
         raise ArgumentError(
-            f"{PREFIX}{key}: expected a matrix that the keys alone say for a criterion, got {value!r}, "
+            f"{PREFIX}: expected a matrix that the keys alone say for a criterion, got {ADAPTIVE!r}, "
             "which only a trainer measures what it needs for."
         )
     policy = request.policy(names)

@@ -12,7 +12,6 @@ from ultralytics.utils.loss import v8ClassificationLoss
 
 from det_ls.base.errors import ArgumentError, RunError
 from det_ls.losses.cross_entropy import cross_entropy_with_matrix
-from det_ls.losses.prediction_sums import PredictionSums
 from det_ls.smoothing.settings import PREFIX, LabelSmoothing
 
 
@@ -31,7 +30,7 @@ def check_mode(smoothing: LabelSmoothing, task: str | None) -> None:
     """
     if task == "classify" and smoothing.label_smoothing_mode == "background":
         raise ArgumentError(
-            f"{PREFIX}_mode: expected redistribute, uniform, binary or online for a classifier, got 'background', "
+            f"{PREFIX}_mode: expected redistribute, uniform or binary for a classifier, got 'background', "
             "which only scales the loss of a softmax."
         )
 
@@ -64,7 +63,6 @@ class LabelSmoothingClassificationLoss(v8ClassificationLoss):
                 "ultralytics: expected a version whose v8ClassificationLoss is the mean cross-entropy, "
                 f"got {ultralytics.__version__}, whose loss is another."
             )
-        self._sums: PredictionSums | None = None
         self._item = next(iter(items)) if isinstance(items, dict) else None  # older versions log a bare tensor
 
     def __call__(self, preds: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Any]:
@@ -78,20 +76,9 @@ class LabelSmoothingClassificationLoss(v8ClassificationLoss):
             The loss, and what is logged of it in the form that stock has.
         """
         logits: Tensor = preds[1] if isinstance(preds, (list, tuple)) else preds
-        if self._sums is not None and torch.is_grad_enabled():
-            shares = logits.detach().float().softmax(1)
-            self._sums.add(batch["cls"], shares, shares.new_ones(len(shares)))
         loss = cross_entropy_with_matrix(logits, batch["cls"], self.smoothing_matrix)
         logged: Any = loss.detach() if self._item is None else {self._item: loss.detach()}
         return loss, logged
-
-    def watch(self, sums: PredictionSums) -> None:
-        """Tell of every image of each training step, each with weight 1.
-
-        Args:
-            sums: What is told.
-        """
-        self._sums = sums
 
     def set_smoothing_matrix(self, matrix: Tensor) -> None:
         """Replace the smoothing matrix, at the start of an epoch.

@@ -24,7 +24,6 @@ from det_ls.losses.classes import first_matrix
 from det_ls.losses.dense import dense_form
 from det_ls.losses.form import CurrentMatrix, Form
 from det_ls.losses.lean.term import lean_form
-from det_ls.losses.prediction_sums import PredictionSums
 
 
 class SmoothedCriterion:
@@ -121,14 +120,6 @@ class SmoothedCriterion:
             matrix: P of shape (K, K).
         """
         self._matrix.set(matrix)
-
-    def watch(self, sums: PredictionSums) -> None:
-        """Tell of the foreground rows of each training step; the weight of a row is the assigner's soft score.
-
-        Args:
-            sums: What is told.
-        """
-        self._matrix.watch = sums
 
     def use(self, form: str) -> None:
         """Choose the form and decide no more.

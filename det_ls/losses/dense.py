@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from det_ls.losses.form import CurrentMatrix, Form, with_parts
 from det_ls.losses.lean.kernel import SOFTPLUS_THRESHOLD
-from det_ls.losses.prediction_sums import PredictionSums, sigmoid_shares
 from det_ls.smoothing.matrix import apply_smoothing
 
 
@@ -47,19 +46,10 @@ class DenseSmoothedBCE(nn.Module):
             The element-wise loss of shape (B, A, K).
         """
         dtype = torch.promote_types(input.dtype, torch.float32)
-        if self.matrix.watch is not None and torch.is_grad_enabled():
-            self._tell(self.matrix.watch, input.detach(), target)
         logits, smoothed = input.to(dtype), apply_smoothing(target.to(dtype), self.matrix.value)
         # Not torch's (1 - t) x - logsigmoid(x): on background it cancels, and at the head's initial bias for 1203
         # classes the float32 sum is wrong by 0.4 %.
         return nn.functional.softplus(logits, threshold=SOFTPLUS_THRESHOLD) - logits * smoothed
-
-    @staticmethod
-    def _tell(watch: PredictionSums, logits: Tensor, target: Tensor) -> None:
-        """Hand on the foreground rows; to find them waits for the device, as stock's own loss does in this form."""
-        score, label = target.max(-1)
-        rows = score.nonzero(as_tuple=True)
-        watch.add(label[rows], sigmoid_shares(logits[rows]), score[rows])
 
 
 def dense_form(stock: Any, matrix: CurrentMatrix) -> Form:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from ultralytics.utils import loss as stock_losses
 from ultralytics.utils.loss import E2ELoss, v8ClassificationLoss, v8DetectionLoss
@@ -16,7 +15,6 @@ from det_ls.losses.assumptions import check_losses
 from det_ls.losses.classes import first_matrix
 from det_ls.losses.classification import LabelSmoothingClassificationLoss
 from det_ls.losses.criterion import LabelSmoothingDetectionLoss, SmoothedCriterion
-from det_ls.losses.prediction_sums import PredictionSums
 from det_ls.smoothing.request import Request
 
 # Criteria whose classification term is that of v8DetectionLoss. The 26 classes are not in every version.
@@ -109,23 +107,6 @@ def set_smoothing_matrix(criterion: Any, matrix: Tensor) -> None:
     """
     for half in halves(criterion):
         half.set_smoothing_matrix(matrix)
-
-
-def watch_predictions(criterion: Any, num_classes: int, device: torch.device) -> PredictionSums:
-    """Sum up the model's class distributions over what a smoothed criterion is trained with from now on.
-
-    Args:
-        criterion: A smoothed criterion; of an end-to-end one both halves count, as both learn from the same P.
-        num_classes: K.
-        device: Where the criterion works.
-
-    Returns:
-        The sums.
-    """
-    sums = PredictionSums(num_classes, device)
-    for half in halves(criterion):
-        half.watch(sums)
-    return sums
 
 
 def halves(criterion: Any) -> list[Any]:

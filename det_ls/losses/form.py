@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from det_ls.base.errors import ArgumentError
-from det_ls.losses.prediction_sums import PredictionSums
 
 
 class CurrentMatrix:
@@ -20,11 +19,7 @@ class CurrentMatrix:
 
     Attributes:
         value: P of shape (K, K).
-        watch: What is told of the foreground rows of each training step; None for nobody. Forms that are built to be
-            compared have a matrix of their own, so that their rows are not told.
     """
-
-    watch: PredictionSums | None = None
 
     def __init__(self, matrix: Tensor, device: torch.device) -> None:
         """Hold a first matrix.

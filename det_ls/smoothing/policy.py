@@ -3,7 +3,7 @@
 
 The trainer asks the run's policy for each epoch's matrix, tells it what was measured after the epoch, and saves its
 state with the checkpoint; the criterion only ever sees the matrix. ``label_smoothing_schedule`` names the policy,
-unless the epsilon or the mode names one that learns (`det_ls.smoothing.adaptive`, `det_ls.smoothing.online`). To add
+unless the epsilon names one that learns (`det_ls.smoothing.adaptive`). To add
 one, derive from :class:`Policy` and register a function that makes it::
 
     @register_policy("mine")
@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ClassPredictions:
-    """What the model made of the classes in an epoch, summed over the rows that it classified correctly.
-
-    Attributes:
-        sums: (K, K) row c is the weighted sum of the model's distributions over classes on rows of class c.
-        weights: (K,) sum of these rows' weights.
-    """
-
-    sums: Tensor
-    weights: Tensor
-
-
-@dataclass(frozen=True)
 class EpochFacts:
     """What was measured in an epoch.
 
@@ -54,14 +41,12 @@ class EpochFacts:
         metrics: The numbers of the epoch's row of results.csv: losses, validation metrics, learning rates.
         gap: Mean score minus precision of the kept boxes on the held-out slice, in [-1, 1]; None unless the policy
             asked for it, or without any box.
-        predicted: The model's own class distributions; None unless the policy asked for them.
     """
 
     epoch: int
     epochs: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     gap: float | None = None
-    predicted: ClassPredictions | None = None
 
 
 class Policy(ABC):
@@ -72,11 +57,9 @@ class Policy(ABC):
 
     Attributes:
         needs_gap: Whether the trainer shall hold out a slice of the training set and measure the gap on it.
-        needs_predictions: Whether the criterion shall sum up the model's class distributions.
     """
 
     needs_gap: bool = False
-    needs_predictions: bool = False
 
     @abstractmethod
     def matrix(self, epoch: int, epochs: int) -> Tensor:

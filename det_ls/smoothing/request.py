@@ -102,7 +102,7 @@ class Request:
         self.smoothing.check(names, self.table)
 
     def policy(self, names: Sequence[str]) -> Policy | None:
-        """Make the policy that the keys ask for: one that learns, or the one that the schedule names.
+        """Make the policy that the keys ask for: the steered one, or the one that the schedule names.
 
         Args:
             names: The data set's K class names, in index order.
@@ -118,10 +118,6 @@ class Request:
             return None
         if smoothing.adaptive:
             return AdaptivePolicy(smoothing.label_smoothing_mode, names)
-        if smoothing.online:
-            from det_ls.smoothing.online import OnlinePolicy  # with torch, which a request alone does without
-
-            return OnlinePolicy(smoothing.label_smoothing, smoothing.epsilons(names), names)
         return POLICIES[smoothing.label_smoothing_schedule](smoothing, names, self.table)
 
     def differing(self, other: Request) -> list[str]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PREFIX, CALIBRATE = "label_smoothing", "calibrate"
 ADAPTIVE = "adaptive"  # a value of label_smoothing, see det_ls.smoothing.adaptive
-ONLINE = "online"  # a value of label_smoothing_mode, see det_ls.smoothing.online
 CALIBRATION_SPLITS = ("val", "test")
 DEFAULT_CLASS = "default"
 
@@ -35,8 +34,7 @@ class LabelSmoothing:
             class name, class index or ``default`` to a number. 0 means the stock criterion itself. ``adaptive``
             (experimental) steers it by the over-confidence on images held out of training.
         label_smoothing_mode: ``redistribute``, ``uniform``, ``binary`` or ``background``
-            (see :func:`det_ls.smoothing_matrix`), or ``online`` (experimental): as the model itself distributed it in
-            the epoch before.
+            (see :func:`det_ls.smoothing_matrix`).
         label_smoothing_similarity: A CSV table that says where each class's share goes, or None for evenly.
         label_smoothing_schedule: ``constant``, ``linear`` or ``cosine`` decay of epsilon over the epochs, or the name
             of another policy (:mod:`det_ls.smoothing.policy`).
@@ -81,8 +79,7 @@ class LabelSmoothing:
                 )
             check_epsilon(self.label_smoothing, "label_smoothing")
             object.__setattr__(self, "label_smoothing", float(self.label_smoothing))
-        modes = (*MODES, ONLINE)
-        for key, allowed in (("label_smoothing_mode", modes), ("label_smoothing_schedule", tuple(POLICIES))):
+        for key, allowed in (("label_smoothing_mode", MODES), ("label_smoothing_schedule", tuple(POLICIES))):
             if getattr(self, key) not in allowed:
                 raise ArgumentError(f"{key}: expected one of {', '.join(allowed)}, got {getattr(self, key)!r}.")
         if self.calibrate is not None and self.calibrate not in CALIBRATION_SPLITS:
@@ -97,23 +94,24 @@ class LabelSmoothing:
                     "label_smoothing_similarity: expected label_smoothing_mode 'redistribute' with a table, "
                     f"got {self.label_smoothing_mode!r}."
                 )
-        self._check_learning()
+        if self.adaptive:
+            self._check_adaptive()
 
-    def _check_learning(self) -> None:
-        """Refuse what an epsilon or a matrix that is learnt does not go with."""
+    def _check_adaptive(self) -> None:
+        """Refuse what an epsilon that is steered does not go with."""
         from det_ls.smoothing.adaptive import ADAPTIVE_MODES
 
-        what = f"label_smoothing={ADAPTIVE}" if self.adaptive else f"label_smoothing_mode={ONLINE}"
-        if self.adaptive and self.label_smoothing_mode not in ADAPTIVE_MODES:
+        what = f"label_smoothing={ADAPTIVE}"
+        if self.label_smoothing_mode not in ADAPTIVE_MODES:
             raise ArgumentError(
                 f"label_smoothing_mode: expected {' or '.join(ADAPTIVE_MODES)} with {what}, "
                 f"got {self.label_smoothing_mode!r}."
             )
-        if self.learning and self.label_smoothing_schedule != "constant":
+        if self.label_smoothing_schedule != "constant":
             raise ArgumentError(
                 f"label_smoothing_schedule: expected 'constant' with {what}, got {self.label_smoothing_schedule!r}."
             )
-        if self.adaptive and self.label_smoothing_similarity is not None:
+        if self.label_smoothing_similarity is not None:
             raise ArgumentError(
                 f"label_smoothing_similarity: expected no table with {what}, got {self.label_smoothing_similarity!r}."
             )
@@ -150,16 +148,6 @@ class LabelSmoothing:
     def adaptive(self) -> bool:
         """Whether epsilon is steered."""
         return isinstance(self.label_smoothing, str) and self.label_smoothing == ADAPTIVE
-
-    @property
-    def online(self) -> bool:
-        """Whether the matrix is learnt from the model's own predictions."""
-        return self.label_smoothing_mode == ONLINE
-
-    @property
-    def learning(self) -> bool:
-        """Whether the matrix depends on what is measured during the run, so that the keys alone do not say it."""
-        return self.enabled and (self.adaptive or self.online)
 
     def to_args(self) -> dict[str, Any]:
         """Return the keys as they are saved with a run; of smoothing that is off only ``label_smoothing: 0.0``.
@@ -208,18 +196,14 @@ class LabelSmoothing:
             scale: The schedule's factor, 0 to 1.
 
         Returns:
-            The smoothing matrix of shape (K, K), float64; of ``adaptive`` and ``online`` the one that a run begins
-            with.
+            The smoothing matrix of shape (K, K), float64; of ``adaptive`` the one that a run begins with.
 
         Raises:
             ValueError: If a class is unknown, an epsilon is out of its bound, or the table does not fit.
         """
         from det_ls.smoothing.matrix import smoothing_matrix
-        from det_ls.smoothing.online import online_matrix, uniform_shares
 
         epsilons = [scale * eps for eps in self.epsilons(names)]
-        if self.online:
-            return online_matrix(epsilons, uniform_shares(len(names)), names)
         similarity = None if table is None else table.for_classes(names)
         return smoothing_matrix(len(names), epsilons, self.label_smoothing_mode, similarity, class_names=names)
 

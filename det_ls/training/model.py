@@ -105,7 +105,7 @@ class YOLO(ultralytics.YOLO):
         | Mapping[int, float]
         | Mapping[str | int, float]
         | None = None,
-        label_smoothing_mode: Literal["redistribute", "uniform", "binary", "background", "online"] | None = None,
+        label_smoothing_mode: Literal["redistribute", "uniform", "binary", "background"] | None = None,
         label_smoothing_similarity: str | PathLike[str] | None = None,
         label_smoothing_schedule: Literal["constant", "linear", "cosine"] | None = None,
         calibrate: Literal["val", "test"] | None = None,
@@ -122,7 +122,6 @@ class YOLO(ultralytics.YOLO):
                 class name, class index or ``default`` to it. 0 is stock training; ``adaptive`` (experimental) steers
                 it.
             label_smoothing_mode: Where that share goes (see :func:`det_ls.smoothing_matrix`); ``redistribute``.
-                ``online`` (experimental) takes it from the model's own predictions.
             label_smoothing_similarity: A CSV table that says where each class's share goes instead of evenly.
             label_smoothing_schedule: How epsilon decays over the epochs; ``constant``.
             calibrate: The split to calibrate best.pt on when the run ends; written to best_calibrated.pt.

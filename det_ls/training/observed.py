@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the trainer measures for the policy in an epoch: nothing, the gap on the held-out slice, or the predictions."""
+"""What the trainer measures for the policy in an epoch: nothing, or the gap on the held-out slice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from ultralytics.utils import RANK
 
-from det_ls.losses.families import watch_predictions
 from det_ls.smoothing.policy import EpochFacts, Policy
 from det_ls.training.gap import gap_validator, measured_gap
 from det_ls.training.held_out import HELD_OUT_LIST
@@ -94,41 +93,12 @@ class GapObserver(Observer):
             close()
 
 
-class PredictionObserver(Observer):
-    """Sums up the model's class distributions on the rows that it is trained with."""
-
-    def __init__(self, trainer: Any, criterion: Any) -> None:
-        """Watch the criterion.
-
-        Args:
-            trainer: The trainer.
-            criterion: Its smoothed criterion.
-        """
-        self._sums = watch_predictions(criterion, int(trainer.data["nc"]), trainer.device)
-        self._total: Any = None
-
-    def begin(self) -> None:
-        """Start at nothing."""
-        self._sums.reset()
-        self._total = None
-
-    def end(self, trainer: Any) -> None:
-        """Sum up over all processes."""
-        del trainer
-        self._total = self._sums.total()
-
-    def facts(self, epoch: int, epochs: int, metrics: dict[str, float]) -> EpochFacts:
-        """Return the facts with the sums."""
-        return EpochFacts(epoch, epochs, metrics, predicted=self._total)
-
-
-def observer_for(policy: Policy | None, trainer: Any, criterion: Any) -> Observer:
+def observer_for(policy: Policy | None, trainer: Any) -> Observer:
     """Build what measures for a policy.
 
     Args:
         policy: The run's policy, or None.
         trainer: The trainer, set up but for this.
-        criterion: Its smoothed criterion.
 
     Returns:
         The observer.
@@ -138,6 +108,4 @@ def observer_for(policy: Policy | None, trainer: Any, criterion: Any) -> Observe
     """
     if policy is not None and policy.needs_gap:
         return GapObserver(trainer, policy)
-    if policy is not None and policy.needs_predictions:
-        return PredictionObserver(trainer, criterion)
     return Observer()

@@ -43,10 +43,4 @@ class PromptTrainerMixin(LabelSmoothingTrainerMixin):
                 f"{key}: expected one epsilon for all classes and no table with {cls.__name__}, whose class channels "
                 "are an image's prompts in an order of their own, got values for single classes."
             )
-        if request.smoothing.learning:
-            raise ArgumentError(
-                f"label_smoothing_mode: expected a mode that treats all classes alike with {cls.__name__}, whose class "
-                "channels are an image's prompts in an order of their own, got "
-                f"{request.smoothing.label_smoothing_mode!r}."
-            )
         return [f"prompt {i}" for i in range(min(len(names), MAX_PROMPTS))]

@@ -289,7 +289,7 @@ class LabelSmoothingTrainerMixin(_Base):
         criterion = criterion_with_matrix(model, self.policy.matrix(self.start_epoch, self.epochs))
         copy_progress(getattr(model, "criterion", None), criterion)
         model.criterion = self._criterion = criterion
-        self._observer = observer_for(self.policy, self, criterion)
+        self._observer = observer_for(self.policy, self)
         LOGGER.info(f"label smoothing: {self.smoothing.describe()}, using {describe(criterion)}")
 
     def run_callbacks(self, event: str) -> None:

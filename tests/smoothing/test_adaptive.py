@@ -112,7 +112,6 @@ def test_the_gap_is_that_of_a_plain_loop():
 
 BAD_KEYS = [
     ({"label_smoothing_mode": "uniform"}, "label_smoothing_mode: expected background or redistribute with .*'uniform'"),
-    ({"label_smoothing_mode": "online"}, "label_smoothing_mode: expected background or redistribute with .*'online'"),
     ({"label_smoothing_schedule": "linear"}, "label_smoothing_schedule: expected 'constant' with .*got 'linear'"),
     ({"label_smoothing_similarity": "t.csv"}, "label_smoothing_similarity: expected no table with .*got 't.csv'"),
     ({"label_smoothing": "adaptiv"}, "label_smoothing: expected a number, a mapping or 'adaptive', got 'adaptiv'"),

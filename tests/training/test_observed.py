@@ -7,33 +7,17 @@ import math
 from types import SimpleNamespace
 
 import pytest
-import torch
 
-from det_ls.losses.classification import LabelSmoothingClassificationLoss
 from det_ls.smoothing.adaptive import AdaptivePolicy
-from det_ls.smoothing.matrix import smoothing_matrix
 from det_ls.training import observed
-from det_ls.training.observed import GAP_COLUMN, GapObserver, Observer, PredictionObserver, observer_for
-
-
-def test_the_predictions_of_an_epoch_are_not_those_of_the_epoch_before():
-    criterion = LabelSmoothingClassificationLoss(smoothing_matrix(2, 0.1))
-    trainer = SimpleNamespace(data={"nc": 2}, device=torch.device("cpu"))
-    observer = PredictionObserver(trainer, criterion)
-    for epoch in range(2):
-        observer.begin()
-        assert observer.facts(epoch, 2, {}).predicted is None
-        criterion(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), {"cls": torch.tensor([0, 0])})
-        observer.end(trainer)
-        assert observer.facts(epoch, 2, {}).predicted.weights.tolist() == [1, 0]
-    assert observer.logged() == {}
+from det_ls.training.observed import GAP_COLUMN, GapObserver, Observer, observer_for
 
 
 def test_a_gap_is_of_the_epoch_in_which_it_was_measured(monkeypatch):
     monkeypatch.setattr(observed, "gap_validator", lambda trainer, images: SimpleNamespace(images=images))
     monkeypatch.setattr(observed, "measured_gap", lambda validator, trainer: 0.1 * trainer.epoch)
     trainer = SimpleNamespace(save_dir="run", epoch=0, epochs=4)
-    observer = observer_for(AdaptivePolicy("background", ["a"]), trainer, None)
+    observer = observer_for(AdaptivePolicy("background", ["a"]), trainer)
     assert isinstance(observer, GapObserver)
     gaps = []
     for trainer.epoch in (0, 2, 3, 0):
@@ -46,7 +30,7 @@ def test_a_gap_is_of_the_epoch_in_which_it_was_measured(monkeypatch):
 
 
 def test_a_policy_that_asks_for_nothing_has_nothing_measured():
-    observer = observer_for(None, None, None)
+    observer = observer_for(None, None)
     assert type(observer) is Observer
     observer.begin()
     observer.end(None)

@@ -12,7 +12,6 @@ from det_ls.losses.form import CurrentMatrix, Form, with_parts
 from det_ls.losses.lean.assigner import soft_score_assigner
 from det_ls.losses.lean.kernel import foreground_bce_sum
 from det_ls.losses.lean.scores import LazyScores
-from det_ls.losses.prediction_sums import sigmoid_shares
 
 
 class AssignerWithLabels(Protocol):
@@ -68,9 +67,6 @@ class LeanSmoothedBCE:
         dtype = torch.promote_types(scores.dtype, torch.float32)
         labels = self.assigner.det_ls_labels[image, anchor].long()
         score = soft_scores[image, anchor]
-        if self.matrix.watch is not None and torch.is_grad_enabled():
-            rows = scores.logits.detach()[image, :, anchor]
-            self.matrix.watch.add(labels, sigmoid_shares(rows), score.squeeze(-1))
         targets = score.to(dtype) * self.matrix.value[labels].to(dtype)
         return LeanSum(scores.logits, image, anchor, targets)
 
