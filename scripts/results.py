@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from results_tables import STUDY_PARTS, TITLES, digits_table, in_common, summary
+from results_tables import STUDY_PARTS, TITLES, digits_table, in_common, released, summary
 
 from det_ls.base.errors import ArgumentError, DataError
 from det_ls.base.files import sha256_of, write_atomically
@@ -168,7 +168,7 @@ def pictures(name: str, raw: Path = RAW, images: Path = IMAGES) -> list[Path]:
         The pictures.
     """
     results = read_study(name, raw)
-    numbers = study_numbers(results)
+    numbers = study_numbers(released(results))
     shown = {}
     for one, decision in zip(numbers, map(decide, numbers), strict=True):
         first = decision.arm.arm if decision.arm is not None else None

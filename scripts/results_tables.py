@@ -28,6 +28,10 @@ from det_ls.study.statistics import (
 TITLES = {"phantom": "phantom, 200 images", "brain_tumor": "brain-tumor, 250 images"}
 """How a study is named where it stands beside others, in the order of the rows."""
 MAIN_ARM = "redistribute 0.1"
+MEASURED_AND_LEFT = ("redistribute adaptive", "background adaptive", "online 0.1")
+"""Arms of policies that were declared to leave the release where they are worse than the best fixed epsilon."""
+AP_WORSE, GAP_WORSE = 0.01, 0.02
+"""By how much, in the mean over seeds: AP lower, or the gap as trained greater."""
 KEYS = {
     AP: "AP",
     "kept.signed_gap": "score minus precision",
@@ -53,6 +57,11 @@ def in_common(results: Sequence[CellResult]) -> list[CellResult]:
         found = {r.cell.seed for r in done if (r.cell.condition, r.cell.arm) == (condition, arm)}
         shared[condition] = shared.get(condition, found) & found
     return [r for r in done if r.cell.seed in shared[r.cell.condition]]
+
+
+def released(results: Sequence[CellResult]) -> list[CellResult]:
+    """Leave out the arms that have left the release: nobody is advised to train with them."""
+    return [r for r in results if r.cell.arm.name not in MEASURED_AND_LEFT]
 
 
 def arms(results: Sequence[CellResult]) -> str:
@@ -90,6 +99,30 @@ def differences(results: Sequence[CellResult]) -> str:
     return to_markdown(["labels", "arm", *asked, "AP of training above validation images"], rows)
 
 
+def policies(results: Sequence[CellResult]) -> str:
+    """Compare the policies with the best fixed epsilon, and apply the rule that was declared for them.
+
+    The best is the fixed arm with the highest mean AP of those whose mean gap is below stock's, over the seeds in
+    common.
+    """
+    keys = {"AP": AP, "gap, as trained": GAP, "D-ECE": "kept.DECE"}
+    rows: list[list[str | float | None]] = []
+    for one in study_numbers(in_common(results)):
+        judged = [a for a in one.arms if a.arm.name in MEASURED_AND_LEFT and a.done]
+        fixed = [a for a in one.arms if a.arm.name not in MEASURED_AND_LEFT and a.done]
+        if not judged or one.stock is None:
+            continue
+        most = one.stock.val[GAP].mean
+        best = max((a for a in fixed if a.val[GAP].mean < most), key=lambda a: a.val[AP].mean)
+        for a in judged:
+            d = {name: seed_difference(key, best.val[key].values, a.val[key].values) for name, key in keys.items()}
+            said = [f"AP lower by more than {AP_WORSE}"] if d["AP"].mean < -AP_WORSE else []
+            said += [f"gap greater by more than {GAP_WORSE}"] if d["gap, as trained"].mean > GAP_WORSE else []
+            left = f"leaves: {', '.join(said)}" if said else "stays"
+            rows.append([a.arm.name, best.arm.name, *map(_paired, d.values()), left])
+    return to_markdown(["policy", "best fixed epsilon", *(f"{name}: policy minus best" for name in keys), "rule"], rows)
+
+
 def seeds(results: Sequence[CellResult]) -> str:
     """Tabulate every run."""
     rows: list[list[str | float | None]] = []
@@ -107,10 +140,10 @@ def seeds(results: Sequence[CellResult]) -> str:
 
 
 def decisions(results: Sequence[CellResult]) -> str:
-    """Write what `det-ls study` decides of it."""
+    """Write what `det-ls study` decides of the arms that the release has."""
     return "\n".join(
         f"- **{first_up(condition_text(d.condition))}: {decision_lead(d)}.** {decision_text(d)}"
-        for d in map(decide, study_numbers(results))
+        for d in map(decide, study_numbers(released(results)))
     )
 
 
@@ -125,7 +158,7 @@ def summary(named: Mapping[str, Sequence[CellResult]]) -> str:
     """
     rows: list[list[str | float | None]] = []
     for name, results in named.items():
-        for one in study_numbers(results):
+        for one in study_numbers(released(results)):
             arm = next((a for a in one.arms if a.arm.name == MAIN_ARM and a.done), None)
             if one.stock is None or arm is None:
                 continue
@@ -209,5 +242,6 @@ def _overfit_difference(one: ConditionNumbers, arm: ArmNumbers) -> SeedDifferenc
 
 
 STUDY_PARTS: dict[str, Callable[[Sequence[CellResult]], str]] = {
-    "arms": arms, "cost": cost, "decisions": decisions, "differences": differences, "seeds": seeds,
+    "arms": arms, "cost": cost, "decisions": decisions, "differences": differences, "policies": policies,
+    "seeds": seeds,
 }  # fmt: skip

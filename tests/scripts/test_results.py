@@ -73,7 +73,7 @@ def test_a_difference_is_paired_by_seed(raw):
     assert cell == f"{mean:+.3f} ({ends.low:+.3f} to {ends.high:+.3f}, n = 3); {up} up"
 
 
-@pytest.mark.parametrize("kind", [*results.STUDY_PARTS])
+@pytest.mark.parametrize("kind", [kind for kind in results.STUDY_PARTS if kind != "policies"])
 def test_a_changed_figure_on_a_page_is_found(raw, tmp_path, kind):
     page = tmp_path / "page.md"
     page.write_text(results.filled(f"Text.\n\n<!-- results: scene.{kind} -->\n<!-- end -->\n\nMore 0.5 text.\n", raw))
@@ -180,3 +180,36 @@ def test_means_are_taken_over_seeds_that_all_arms_have(raw):
         shared = [c for c in content if c["cell"]["arm"]["label_smoothing"] == epsilon and c["cell"]["seed"] < 2]
         row = next(line for line in rows if f"| {name} |" in line)
         assert f"| 2 | {np.mean([c['measured']['val']['AP'] for c in shared]):.3f} (" in row
+
+
+def with_a_policy(raw, name, ap, gap):
+    """Add the cells of a policy, made of redistribute 0.1's."""
+    arm = asdict(Arm("adaptive") if name == "redistribute adaptive" else Arm("0.1", "online"))
+    added = []
+    for c in cells(raw):
+        if c["cell"]["arm"]["label_smoothing"] == "0.1" and c["cell"]["arm"]["mode"] == "redistribute":
+            val = c["measured"]["val"]
+            val = {**val, "AP": val["AP"] + ap, "kept.absolute_gap": val["kept.absolute_gap"] + gap}
+            added.append({**c, "cell": {**c["cell"], "arm": arm}, "measured": {**c["measured"], "val": val}})
+    (raw / "scene.json").write_text(json.dumps([*cells(raw), *added]))
+
+
+def test_a_policy_leaves_where_it_is_worse_than_the_best_fixed_epsilon(raw):
+    with_a_policy(raw, "redistribute adaptive", -0.009, 0.021)
+    with_a_policy(raw, "online 0.1", -0.011, 0.0)
+    rows = squeezed(results.part("scene", "policies", raw)).splitlines()[2:]
+    assert rows[0].startswith("| redistribute adaptive | redistribute 0.1 |")
+    assert rows[0].endswith("| leaves: gap greater by more than 0.02 |")
+    assert rows[1].startswith("| online 0.1 | redistribute 0.1 |")
+    assert rows[1].endswith("| leaves: AP lower by more than 0.01 |")
+
+
+def test_a_policy_that_is_as_good_stays(raw):
+    with_a_policy(raw, "redistribute adaptive", -0.009, 0.019)
+    assert results.part("scene", "policies", raw).rstrip().endswith("| stays |")
+
+
+def test_what_has_left_is_not_decided_on(raw):
+    before = results.part("scene", "decisions", raw)
+    with_a_policy(raw, "redistribute adaptive", 0.2, -0.01)
+    assert results.part("scene", "decisions", raw) == before
