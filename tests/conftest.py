@@ -28,7 +28,7 @@ import yaml  # noqa: E402
 NAMES = ("red", "green", "blue")
 LOGGERS = ("tensorboard", "wandb", "mlflow")
 TRAIN_ONCE = {
-    "test_adaptive_training", "test_afterwards", "test_calibrate", "test_classify", "test_evaluate", "test_fold_models",
+    "test_afterwards", "test_calibrate", "test_classify", "test_evaluate", "test_fold_models",
     "test_loggers", "test_on_gpu", "test_predictions", "test_sources", "test_task_models", "test_training_record",
 }  # fmt: skip
 

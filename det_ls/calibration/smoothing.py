@@ -40,8 +40,6 @@ def kept_shares(smoothing: object, model: object, names: Mapping[int, str]) -> d
                 "smoothing: expected a constant epsilon to undo, got the schedule "
                 f"{request.smoothing.label_smoothing_schedule!r}."
             )
-        if request.smoothing.adaptive:
-            raise ArgumentError("smoothing: expected an epsilon that is known before a run to undo, got a steered one.")
         smoothing = request.smoothing.matrix(classes, request.table).numpy()
     matrix = np.asarray(smoothing, np.float64)
     if matrix.shape != (len(classes), len(classes)):

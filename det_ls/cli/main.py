@@ -32,7 +32,7 @@ HELP = """det-ls: Ultralytics YOLO with label smoothing, and its measurement.
     det-ls study data=datasets/brain-tumor.yaml model=yolo26n.yaml epochs=100 label_smoothing=0,0.1 seeds=5
 
 train takes every key of `yolo train` and
-    label_smoothing=0.1                   epsilon, or "{'default': 0.05, 'positive': 0.2}", adaptive; 0 is stock
+    label_smoothing=0.1                   epsilon, or "{'default': 0.05, 'positive': 0.2}"; 0 is stock
     label_smoothing_mode=redistribute     redistribute, uniform, binary or background
     label_smoothing_similarity=table.csv  where each class's share goes instead of evenly
     label_smoothing_schedule=constant     constant, linear or cosine

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from det_ls.base.errors import ArgumentError
 from det_ls.smoothing.request import Request
-from det_ls.smoothing.settings import ADAPTIVE, PREFIX, ordered_names
+from det_ls.smoothing.settings import ordered_names
 
 
 def model_class_names(model: nn.Module) -> list[str]:
@@ -46,10 +45,5 @@ def first_matrix(model: nn.Module, keys: Mapping[str, Any]) -> Tensor:
     names = model_class_names(model)
     request = Request.of_keys(keys)
     request.check_epsilon()
-    if request.smoothing.adaptive:
-        raise ArgumentError(
-            f"{PREFIX}: expected a matrix that the keys alone say for a criterion, got {ADAPTIVE!r}, "
-            "which only a trainer measures what it needs for."
-        )
     policy = request.policy(names)
     return torch.eye(len(names), dtype=torch.float64) if policy is None else policy.matrix(0, 1)

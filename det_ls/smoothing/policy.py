@@ -2,9 +2,8 @@
 """Policies: which smoothing matrix is in force in which epoch.
 
 The trainer asks the run's policy for each epoch's matrix, tells it what was measured after the epoch, and saves its
-state with the checkpoint; the criterion only ever sees the matrix. ``label_smoothing_schedule`` names the policy,
-unless the epsilon names one that learns (`det_ls.smoothing.adaptive`). To add
-one, derive from :class:`Policy` and register a function that makes it::
+state with the checkpoint; the criterion only ever sees the matrix. ``label_smoothing_schedule`` names the policy.
+To add one, derive from :class:`Policy` and register a function that makes it::
 
     @register_policy("mine")
     def make(smoothing, names, table):
@@ -39,14 +38,11 @@ class EpochFacts:
         epoch: The epoch, counted from 0.
         epochs: The run's number of epochs as it stands.
         metrics: The numbers of the epoch's row of results.csv: losses, validation metrics, learning rates.
-        gap: Mean score minus precision of the kept boxes on the held-out slice, in [-1, 1]; None unless the policy
-            asked for it, or without any box.
     """
 
     epoch: int
     epochs: int
     metrics: Mapping[str, float] = field(default_factory=dict)
-    gap: float | None = None
 
 
 class Policy(ABC):
@@ -54,12 +50,7 @@ class Policy(ABC):
 
     A policy without state only implements :meth:`matrix` and :meth:`logged`, as functions of the epoch. In a
     distributed run the first process observes, and hands its state to the others before each epoch.
-
-    Attributes:
-        needs_gap: Whether the trainer shall hold out a slice of the training set and measure the gap on it.
     """
-
-    needs_gap: bool = False
 
     @abstractmethod
     def matrix(self, epoch: int, epochs: int) -> Tensor:
@@ -84,19 +75,6 @@ class Policy(ABC):
         Returns:
             The same columns for every epoch.
         """
-
-    def wants_gap(self, epoch: int, epochs: int) -> bool:
-        """Tell whether the gap is to be measured after an epoch; asked only where :attr:`needs_gap` is set.
-
-        Args:
-            epoch: As in :meth:`matrix`.
-            epochs: As in :meth:`matrix`.
-
-        Returns:
-            True if it is.
-        """
-        del epoch, epochs
-        return False
 
     def observe(self, facts: EpochFacts) -> None:  # noqa: B027 - optional
         """Take note of what was measured in an epoch, before its checkpoint is saved.
@@ -130,7 +108,7 @@ class Keys(Protocol):
     """What a schedule needs of the label-smoothing keys (`det_ls.smoothing.settings.LabelSmoothing`)."""
 
     @property
-    def label_smoothing(self) -> float | str | Mapping[Any, float]:
+    def label_smoothing(self) -> float | Mapping[Any, float]:
         """Epsilon, or the epsilon of each class."""
         ...
 
@@ -192,7 +170,7 @@ class ScheduledPolicy(Policy):
         return epsilon_columns(self._smoothing.label_smoothing, self.scale(epoch, epochs))
 
 
-def epsilon_columns(epsilon: float | str | Mapping[Any, float], scale: float = 1.0) -> dict[str, float]:
+def epsilon_columns(epsilon: float | Mapping[Any, float], scale: float = 1.0) -> dict[str, float]:
     """Give the columns of results.csv that say which epsilon is in force.
 
     Args:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from det_ls.base.errors import ArgumentError
-from det_ls.smoothing.adaptive import AdaptivePolicy
 from det_ls.smoothing.policy import POLICIES, Policy
 from det_ls.smoothing.settings import CALIBRATE, PREFIX, LabelSmoothing, split_keys
 from det_ls.smoothing.similarity import SimilarityTable
@@ -102,7 +101,7 @@ class Request:
         self.smoothing.check(names, self.table)
 
     def policy(self, names: Sequence[str]) -> Policy | None:
-        """Make the policy that the keys ask for: the steered one, or the one that the schedule names.
+        """Make the policy that the schedule names.
 
         Args:
             names: The data set's K class names, in index order.
@@ -116,8 +115,6 @@ class Request:
         smoothing = self.smoothing
         if not smoothing.enabled:
             return None
-        if smoothing.adaptive:
-            return AdaptivePolicy(smoothing.label_smoothing_mode, names)
         return POLICIES[smoothing.label_smoothing_schedule](smoothing, names, self.table)
 
     def differing(self, other: Request) -> list[str]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from det_ls.smoothing.similarity import SimilarityTable
 
 PREFIX, CALIBRATE = "label_smoothing", "calibrate"
-ADAPTIVE = "adaptive"  # a value of label_smoothing, see det_ls.smoothing.adaptive
 CALIBRATION_SPLITS = ("val", "test")
 DEFAULT_CLASS = "default"
 
@@ -31,8 +30,7 @@ class LabelSmoothing:
 
     Attributes:
         label_smoothing: Epsilon, the share of target mass taken from the true class: one number, or a mapping from
-            class name, class index or ``default`` to a number. 0 means the stock criterion itself. ``adaptive``
-            (experimental) steers it by the over-confidence on images held out of training.
+            class name, class index or ``default`` to a number. 0 means the stock criterion itself.
         label_smoothing_mode: ``redistribute``, ``uniform``, ``binary`` or ``background``
             (see :func:`det_ls.smoothing_matrix`).
         label_smoothing_similarity: A CSV table that says where each class's share goes, or None for evenly.
@@ -51,7 +49,7 @@ class LabelSmoothing:
         [0.05, 0.2]
     """
 
-    label_smoothing: float | str | Mapping[str | int, float] = 0.0
+    label_smoothing: float | Mapping[str | int, float] = 0.0
     label_smoothing_mode: str = "redistribute"
     label_smoothing_similarity: str | None = None
     label_smoothing_schedule: str = "constant"
@@ -72,11 +70,7 @@ class LabelSmoothing:
                 check_epsilon(value, f"label_smoothing of class {name!r}")
             plain = {name: float(value) for name, value in self.label_smoothing.items()}
             object.__setattr__(self, "label_smoothing", plain)  # a plain dict: it is saved in YAML and in checkpoints
-        elif not self.adaptive:
-            if isinstance(self.label_smoothing, str) and get_close_matches(self.label_smoothing, [ADAPTIVE]):
-                raise ArgumentError(
-                    f"label_smoothing: expected a number, a mapping or {ADAPTIVE!r}, got {self.label_smoothing!r}."
-                )
+        else:
             check_epsilon(self.label_smoothing, "label_smoothing")
             object.__setattr__(self, "label_smoothing", float(self.label_smoothing))
         for key, allowed in (("label_smoothing_mode", MODES), ("label_smoothing_schedule", tuple(POLICIES))):
@@ -94,27 +88,6 @@ class LabelSmoothing:
                     "label_smoothing_similarity: expected label_smoothing_mode 'redistribute' with a table, "
                     f"got {self.label_smoothing_mode!r}."
                 )
-        if self.adaptive:
-            self._check_adaptive()
-
-    def _check_adaptive(self) -> None:
-        """Refuse what an epsilon that is steered does not go with."""
-        from det_ls.smoothing.adaptive import ADAPTIVE_MODES
-
-        what = f"label_smoothing={ADAPTIVE}"
-        if self.label_smoothing_mode not in ADAPTIVE_MODES:
-            raise ArgumentError(
-                f"label_smoothing_mode: expected {' or '.join(ADAPTIVE_MODES)} with {what}, "
-                f"got {self.label_smoothing_mode!r}."
-            )
-        if self.label_smoothing_schedule != "constant":
-            raise ArgumentError(
-                f"label_smoothing_schedule: expected 'constant' with {what}, got {self.label_smoothing_schedule!r}."
-            )
-        if self.label_smoothing_similarity is not None:
-            raise ArgumentError(
-                f"label_smoothing_similarity: expected no table with {what}, got {self.label_smoothing_similarity!r}."
-            )
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any]) -> LabelSmoothing:
@@ -142,12 +115,7 @@ class LabelSmoothing:
         eps = self.label_smoothing
         if isinstance(eps, Mapping):
             return any(v > 0 for v in eps.values())
-        return self.adaptive or float(eps) > 0
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether epsilon is steered."""
-        return isinstance(self.label_smoothing, str) and self.label_smoothing == ADAPTIVE
+        return float(eps) > 0
 
     def to_args(self) -> dict[str, Any]:
         """Return the keys as they are saved with a run; of smoothing that is off only ``label_smoothing: 0.0``.
@@ -166,13 +134,13 @@ class LabelSmoothing:
             names: The data set's K class names, in index order.
 
         Returns:
-            K numbers; of ``adaptive`` those that a run begins with.
+            K numbers.
 
         Raises:
             ValueError: If the mapping names a class that the data does not have, or one class twice.
         """
         if not isinstance(self.label_smoothing, Mapping):
-            return [0.0 if self.adaptive else float(self.label_smoothing)] * len(names)
+            return [float(self.label_smoothing)] * len(names)
         values = [float(self.label_smoothing.get(DEFAULT_CLASS, 0.0))] * len(names)
         seen: dict[int, str | int] = {}
         for key, value in self.label_smoothing.items():
@@ -196,7 +164,7 @@ class LabelSmoothing:
             scale: The schedule's factor, 0 to 1.
 
         Returns:
-            The smoothing matrix of shape (K, K), float64; of ``adaptive`` the one that a run begins with.
+            The smoothing matrix of shape (K, K), float64.
 
         Raises:
             ValueError: If a class is unknown, an epsilon is out of its bound, or the table does not fit.

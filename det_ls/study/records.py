@@ -17,7 +17,7 @@ class Arm:
     """One way to train.
 
     Attributes:
-        label_smoothing: The key's value as it is typed: ``0``, ``0.1``, ``adaptive``, a mapping.
+        label_smoothing: The key's value as it is typed: ``0``, ``0.1``, a mapping.
         mode: The mode; means nothing where the epsilon is 0.
     """
 

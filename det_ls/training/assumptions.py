@@ -13,8 +13,6 @@
    ``engine.trainer.strip_optimizer(f, s, updates)`` (:mod:`det_ls.stock.patches`).
 7. ``self.lr`` is made before ``run_callbacks("on_train_epoch_end")``, in which loggers log what is in it.
 8. ``engine.trainer.generate_ddp_command`` is called before DDP workers start (:mod:`det_ls.stock.patches`).
-9. ``self.data["train"]`` is what the training set is built from, a file that lists images included, by
-   ``build_dataset(img_path, mode, batch)``, which reads ``self.args.fraction`` (:mod:`det_ls.training.held_out`).
 """
 
 from __future__ import annotations

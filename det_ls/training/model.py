@@ -99,12 +99,7 @@ class YOLO(ultralytics.YOLO):
         self,
         trainer: type[LabelSmoothingTrainerMixin] | Any = None,
         *,
-        label_smoothing: float
-        | Literal["adaptive"]
-        | Mapping[str, float]
-        | Mapping[int, float]
-        | Mapping[str | int, float]
-        | None = None,
+        label_smoothing: float | Mapping[str, float] | Mapping[int, float] | Mapping[str | int, float] | None = None,
         label_smoothing_mode: Literal["redistribute", "uniform", "binary", "background"] | None = None,
         label_smoothing_similarity: str | PathLike[str] | None = None,
         label_smoothing_schedule: Literal["constant", "linear", "cosine"] | None = None,
@@ -119,8 +114,7 @@ class YOLO(ultralytics.YOLO):
             trainer: A trainer class; with label-smoothing keys it must derive from
                 :class:`det_ls.training.trainer.LabelSmoothingTrainerMixin`. None selects the task's own.
             label_smoothing: Epsilon, in [0, 1): the share of target mass taken from the true class, or a mapping from
-                class name, class index or ``default`` to it. 0 is stock training; ``adaptive`` (experimental) steers
-                it.
+                class name, class index or ``default`` to it. 0 is stock training.
             label_smoothing_mode: Where that share goes (see :func:`det_ls.smoothing_matrix`); ``redistribute``.
             label_smoothing_similarity: A CSV table that says where each class's share goes instead of evenly.
             label_smoothing_schedule: How epsilon decays over the epochs; ``constant``.

@@ -23,7 +23,7 @@ from det_ls.data.locate import class_names, dataset_root, local_data_file
 from det_ls.losses.classification import check_mode
 from det_ls.losses.families import copy_progress, criterion_with_matrix, describe, set_smoothing_matrix
 from det_ls.smoothing.columns import csv_cell
-from det_ls.smoothing.policy import Policy
+from det_ls.smoothing.policy import EpochFacts, Policy
 from det_ls.smoothing.request import Request
 from det_ls.smoothing.settings import LabelSmoothing, check_unique, ordered_names, split_keys
 from det_ls.stock.calls import resume_turned_off
@@ -33,8 +33,6 @@ from det_ls.training.assumptions import check_trainer
 from det_ls.training.calibrated import calibrate_run, check_calibrate, forget_calibration, warn_if_calibrated
 from det_ls.training.checkpoints import kept_whole, repair_run, unwritten_row
 from det_ls.training.families import family_of, mismatch
-from det_ls.training.held_out import TRAIN_LIST, check_adaptive, hold_out
-from det_ls.training.observed import Observer, observer_for
 from det_ls.training.policy_state import STATE_KEY, restore, saved_with, share
 from det_ls.training.resume import check_resume, refuse_finished
 from det_ls.training.run_folder import TABLE_COPY, check_epochs, check_no_file, copy_table, new_folders, remove_empty
@@ -98,7 +96,6 @@ class LabelSmoothingTrainerMixin(_Base):
         check_epochs({**cfg, **overrides}.get("epochs"))
         self._new_folders: list[Path] = []
         self._criterion: Any = None
-        self._observer = Observer()
         with dataset_root(overrides.get("data") or cfg.get("data")):
             super().__init__(cfg, overrides, _callbacks)
         self._copy_table()
@@ -127,7 +124,6 @@ class LabelSmoothingTrainerMixin(_Base):
         for key, value in self.smoothing.to_args().items():
             setattr(self.args, key, value)
         check_calibrate(self.smoothing, self.args.task, self.family, self.args.data, self.args.single_cls)
-        check_adaptive(self.smoothing, self.args.task, self.family)
         if not isinstance(self.args.data, dict):
             check_data(type(self), self.request, self.args.data, self.args.single_cls)
         if not self.resume:
@@ -201,8 +197,6 @@ class LabelSmoothingTrainerMixin(_Base):
             names = self.target_names(self.request, classes)
             self.request.check(names)
             self.policy = self.request.policy(names)
-            if self.policy is not None and self.policy.needs_gap:
-                data["train"] = self._held_out_of(data["train"])
             ready = True
         finally:
             if not ready:
@@ -227,29 +221,6 @@ class LabelSmoothingTrainerMixin(_Base):
             reason = next(iter(str(said).strip().splitlines()), type(error).__name__)
             raise RunError(f"data: expected a usable data set, got {self.args.data!r}: {reason}") from error
 
-    def _held_out_of(self, images: Any) -> str:
-        """Hold a slice out of the training images, and return the file that lists the others."""
-        folder = Path(self.save_dir)
-        if RANK in {-1, 0}:
-            resumed = Path(self.args.resume).parent.parent if self.resume else None
-            hold_out(images, folder, fraction=self.args.fraction, seed=self.args.seed, resumed=resumed)
-        return str(folder / TRAIN_LIST)
-
-    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
-        """Build a data set as stock does; the list of what is not held out is a fraction already.
-
-        Args:
-            img_path: As in Ultralytics.
-            mode: As in Ultralytics.
-            batch: As in Ultralytics.
-
-        Returns:
-            Ultralytics' data set.
-        """
-        listed = mode == "train" and self.policy is not None and self.policy.needs_gap
-        with replaced(self.args, "fraction", 1.0) if listed else nullcontext():
-            return super().build_dataset(img_path, mode, batch)
-
     def _copy_table(self) -> None:
         """Put a copy of the similarity table into the run folder."""
         copy_table(self.request.table, Path(self.save_dir), self.args)
@@ -261,7 +232,6 @@ class LabelSmoothingTrainerMixin(_Base):
             with dataset_root(self.args.data), before_ddp_launch(self._copy_table) if launches else nullcontext():
                 super().train()
         finally:
-            self._observer.close()
             if self._criterion is not None:  # a later model.save() would pickle it
                 self._criterion_owner().criterion = self._criterion = None
         calibrate_run(self, self.smoothing.calibrate)
@@ -289,7 +259,6 @@ class LabelSmoothingTrainerMixin(_Base):
         criterion = criterion_with_matrix(model, self.policy.matrix(self.start_epoch, self.epochs))
         copy_progress(getattr(model, "criterion", None), criterion)
         model.criterion = self._criterion = criterion
-        self._observer = observer_for(self.policy, self)
         LOGGER.info(f"label smoothing: {self.smoothing.describe()}, using {describe(criterion)}")
 
     def run_callbacks(self, event: str) -> None:
@@ -306,10 +275,8 @@ class LabelSmoothingTrainerMixin(_Base):
                 )
             share(self.policy)
             set_smoothing_matrix(self._criterion, self.policy.matrix(self.epoch, self.epochs))
-            self._observer.begin()
         elif event == "on_train_epoch_end" and self.policy is not None:  # made anew each epoch, and logged as it is
-            self._observer.end(self)
-            self.lr = {**self.lr, **self.policy.logged(self.epoch, self.epochs), **self._observer.logged()}
+            self.lr = {**self.lr, **self.policy.logged(self.epoch, self.epochs)}
         super().run_callbacks(event)
 
     def get_validator(self) -> Any:
@@ -328,8 +295,8 @@ class LabelSmoothingTrainerMixin(_Base):
             metrics: As in Ultralytics.
         """
         if self.policy is not None:
-            metrics = {**metrics, **self.policy.logged(self.epoch, self.epochs), **self._observer.logged()}
-            self.policy.observe(self._observer.facts(self.epoch, self.epochs, metrics))
+            metrics = {**metrics, **self.policy.logged(self.epoch, self.epochs)}
+            self.policy.observe(EpochFacts(self.epoch, self.epochs, metrics))
         try:
             super().save_metrics({csv_cell(name): value for name, value in metrics.items()})
         except OSError as error:
@@ -375,7 +342,6 @@ def check_data(
         ValueError: If a data set has a class name twice, or a value does not fit its classes or the task.
     """
     check_calibrate(request.smoothing, trainer.task, trainer.family, data, single_cls)
-    check_adaptive(request.smoothing, trainer.task, trainer.family)
     check_mode(request.smoothing, trainer.task)
     if not trainer.names_in_yaml:
         return

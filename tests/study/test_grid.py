@@ -49,7 +49,7 @@ def test_values_from_python_and_from_words_are_the_same_cells():
 def test_a_mapping_is_one_epsilon():
     grid = Grid.from_words({"label_smoothing": [0, {"default": 0.05, "a": 0.2}]})
     assert training_keys(grid.arms[1])["label_smoothing"] == {"default": 0.05, "a": 0.2}
-    assert training_keys(Arm("adaptive"))["label_smoothing"] == "adaptive"
+    assert training_keys(Arm("mine"))["label_smoothing"] == "mine"
 
 
 def test_folders_are_readable_and_different():
