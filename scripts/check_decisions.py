@@ -84,6 +84,7 @@ WORLDS: dict[str, tuple[World, str]] = {
     "run_sd_6": (World("The same in 1 of 6 arms", 6, ap=2 / 2**0.5), "-"),
     "ruined_1": (World("AP lower by 0.02 (sd 0.008 to 0.02), no gap left, 1 arm", **RUIN), "0"),  # type: ignore[arg-type]
     "ruined_6": (World("The same in 6 of 6 arms", 6, 6, **RUIN), "0"),  # type: ignore[arg-type]
+    "ruined_wild_6": (World("The same, one of the arms varies 4 times as much", 6, 6, wild=4.0, **RUIN), "0"),  # type: ignore[arg-type]
 }
 SEEDS = 5
 

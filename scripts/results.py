@@ -28,7 +28,7 @@ from det_ls.base.files import sha256_of, write_atomically
 from det_ls.report import plots_study
 from det_ls.study.cell import CELL_FILE, result_of
 from det_ls.study.decision import decide
-from det_ls.study.records import CellResult
+from det_ls.study.records import CellResult, State
 from det_ls.study.statistics import AP, GAP, study_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +36,7 @@ RAW, IMAGES = ROOT / "docs" / "results", ROOT / "docs" / "images"
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 MARK = re.compile(r"(<!-- results: (\w+)\.(\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 CURVES = ("epoch", "train/cls_loss", "label_smoothing")
+OF_A_RUN = {"seed", "data", "device", "workers", "cache", "plots"}
 PICTURES = ("reliability", "trade_off", "AP", "gap", "overfit")
 
 
@@ -62,11 +63,26 @@ def add(name: str, folder: Path, raw: Path = RAW) -> Path:
         raise DataError(f"--folder: expected a study or digits with a finished run, got '{folder}'.")
     target = raw / f"{name}.json"
     known = json.loads(target.read_text("utf-8")) if target.is_file() else []
-    entries = {_identity(entry): entry for entry in [*known, *cells, *runs]}
+    entries = {_identity(entry): entry for entry in known}
+    for entry in [*cells, *runs]:
+        _check_alike(entry, known)
+        there = entries.get(_identity(entry), {})
+        if entry.get("state") == State.DONE.value or there.get("state") != State.DONE.value:  # no failure in its place
+            entries[_identity(entry)] = entry
     raw.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(entries[key]) for key in sorted(entries))  # a run a line
     write_atomically(target, f"[\n{lines}\n]\n".encode())
     return target
+
+
+def _check_alike(entry: dict[str, Any], known: Sequence[dict[str, Any]]) -> None:
+    """Raise unless a run was trained as the published ones, its seed, data set and smoothing apart."""
+    for other in known if "config" in entry else ():
+        one, two = ({k: v for k, v in e["config"].items() if k not in OF_A_RUN and not k.startswith("label_smoothing")}
+                    for e in (entry, other))  # fmt: skip
+        if one != two:
+            key = next(k for k in {**one, **two} if one.get(k) != two.get(k))
+            raise DataError(f"--folder: expected {key}={two.get(key)} as published, got {one.get(key)} in a run of it.")
 
 
 def _slim(content: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +227,9 @@ def stale(raw: Path = RAW, images: Path = IMAGES, pages: Sequence[Path] = PAGES)
         text = page.read_text("utf-8")
         found += [f"{page.name}: {m[2]}.{m[3]} is not what docs/results/{'*' if m[2] == 'all' else m[2]}.json gives."
                   for m in MARK.finditer(text) if part(m[2], m[3], raw) != m[4]]  # fmt: skip
+    for page in pages:
+        linked = re.findall(r"images/(results_\w+\.png)", page.read_text("utf-8"))
+        found += [f"{page.name}: {name} is not there." for name in linked if not (images / name).is_file()]
     for picture in sorted(images.glob("results_*.png")):
         name = re.sub(rf"^results_|_({'|'.join(PICTURES)})$", "", picture.stem)
         with Image.open(picture) as image:

@@ -199,10 +199,12 @@ def digits_table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def cost(results: Sequence[CellResult]) -> str:
-    """Say what the runs took and what they were made with."""
+    """Say what the runs took."""
     done = [r for r in results if r.state is State.DONE]
+    if not done:
+        return "No run is finished."
     minutes = fmean(r.seconds for r in done) / 60
-    return f"{len(done)} runs, {minutes:.0f} minutes each in the mean (two at a time on two shared cores)."
+    return f"{len(done)} runs, {minutes:.0f} minutes each in the mean."
 
 
 def _all_arms(one: ConditionNumbers) -> list[ArmNumbers]:

@@ -36,7 +36,7 @@ def recover_class_targets(logits: torch.Tensor, gradient: torch.Tensor, processe
 
 
 class Records(list):
-    """One dict a training step: epoch, and for each half of the head the foreground rows divided by their largest."""
+    """One dict a training step: epoch, and of each half of the head the foreground rows over their largest, and that."""
 
     def epsilons(self, epoch: int | None = None) -> list[float]:
         """Recover eps of `redistribute` from every half of every step: off-diagonal / diagonal = eps/(K-1)/(1-eps)."""
@@ -76,7 +76,7 @@ def watch_training(file: Path | None = None) -> Iterator[Records]:
         trainer.captured_scores = captured
 
     def on_train_batch_end(trainer) -> None:
-        halves = {}
+        halves, largest = {}, {}
         for name, scores in trainer.captured_scores.items():
             if scores.ndim == 2:
                 rows = recover_class_targets(scores, scores.grad, max(1, trainer.world_size))
@@ -84,7 +84,8 @@ def watch_training(file: Path | None = None) -> Iterator[Records]:
                 rows = recover_targets(scores, scores.grad)
             if len(rows):
                 halves[name] = (rows / rows.amax(1, keepdim=True)).tolist()
-        records.append({"epoch": trainer.epoch, "run": str(trainer.save_dir), "halves": halves})
+                largest[name] = rows.amax().item()
+        records.append({"epoch": trainer.epoch, "run": str(trainer.save_dir), "halves": halves, "largest": largest})
         if file is not None:
             file.write_text(json.dumps(records))
 

@@ -16,6 +16,7 @@ from det_ls.base.arguments import check_flag, shown
 from det_ls.base.errors import DetLsError, ExistingFileError, UnwritableError
 
 CLAIM = ".det-ls-claim"
+_UNWRITTEN = 5.0  # seconds after which a claim that names no process is nobody's
 _WHY = {
     errno.EROFS: "which is on a read-only file system",
     errno.ENOSPC: "where the disk is full",
@@ -232,7 +233,10 @@ def _claim(folder: Path, name: str) -> None:
 def _is_running(claim: Path) -> bool:
     """Tell whether the process that made a claim still runs; if that cannot be told, it does."""
     try:
-        process = int(claim.read_text())
+        text = claim.read_text()
+        if not text and time.time() - claim.stat().st_mtime > _UNWRITTEN:
+            return False  # killed between making the file and writing to it
+        process = int(text)
         if process == os.getpid() or os.name == "nt":
             return True
         os.kill(process, 0)

@@ -130,7 +130,8 @@ def decision_text(decision: Decision) -> str:
             Status.OPEN: "Whether a Platt map betters stock is not settled",
             Status.REFUTED: "A Platt map does not better stock by enough to matter",
         }[platt.status]
-        parts.append(f"{what}: gap {difference_text(platt.difference)}.")
+        p = f", one-sided p = {platt.p:.3f}" if platt.difference.n > 1 else ""
+        parts.append(f"{what}: gap {difference_text(platt.difference, level=p)}.")
         if decision.outcome is Outcome.TOO_FEW:
             parts.append(f"Until then {'calibrate stock' if decision.platt_helps else 'keep stock'}.")
     if decision.detectable is not None and decision.outcome is not Outcome.USE:
@@ -317,8 +318,9 @@ def rules() -> list[tuple[str, str]]:
         (
             "Too few seeds",
             "if no arm is to be used and one is not settled: no requirement of it is ruled out, as its 95% interval "
-            f"still holds a gain of {ap:g} in AP or {gap:g} in the gap. The seeds to add find the difference that was "
-            "found, or the margin if that is larger, 4 times in 5.",
+            f"still holds a gain of {ap:g} in AP or {gap:g} in the gap. The seeds to add would show what is open "
+            "4 times in 5, each thing by itself, if the difference that was found is the true one (of a gain: or the "
+            "margin, if larger).",
         ),
         (
             "Else",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 import time
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from det_ls.base.errors import DataError
+from det_ls.base.errors import DataError, RunError
 from det_ls.base.files import remove_partial, write_json
 from det_ls.base.folders import held_folder
 from det_ls.base.types import Json
@@ -173,11 +174,27 @@ def read_cell(folder: Path, task: Task) -> CellResult:
         return waiting
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        if content.get("schema") != SCHEMA or content["hash"] != task.hash():
+        if content.get("schema") != SCHEMA or not _as_asked(content, task):
             return waiting
         return result_of(content)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"resume: expected a cell.json of a study, got '{file}' ({error}).") from error
+
+
+def _as_asked(content: Mapping[str, Any], task: Task) -> bool:
+    """Say whether a cell was made as it is asked for now.
+
+    Ultralytics' defaults are part of a config: a key that only another version has, and nobody gave, changes nothing.
+    """
+    if content.get("hash") == task.hash():
+        return True
+    then, now = content.get("resolved"), task.resolved()
+    if not isinstance(then, Mapping) or any(then.get(part) != now[part] for part in ("condition", "measure")):
+        return False
+    before: Mapping[str, Any] = then.get("train", {})
+    given = {*task.words, *content.get("config", {})} - {*_WHERE, "cfg"}
+    shared = before.keys() & now["train"].keys()
+    return given <= shared and all(before[key] == now["train"][key] for key in shared)
 
 
 def result_of(content: Mapping[str, Any]) -> CellResult:
@@ -265,7 +282,9 @@ def _do(folder: Path, task: Task, datasets: Path, device: object, cores: int) ->
     ):
         _train(folder, {**task.words, "data": data}, device)
         weights = folder / RUN / "weights"
-        chosen = next(w for w in (weights / f"{task.weights}.pt", weights / "last.pt") if w.is_file())
+        chosen = weights / f"{task.weights}.pt"
+        if not chosen.is_file():
+            raise RunError(f"weights: expected {chosen.name} of the run, got none in '{weights.name}'.")
         measured = measure_cell(
             chosen, data, task.words, device=device, train_images=task.train_images, groups=task.groups
         )
@@ -318,12 +337,14 @@ def _prepare(folder: Path, task: Task, code: str) -> None:
     """Note what the run is made with; what is there of another config goes."""
     file = folder / CONFIG_FILE
     try:
-        known = json.loads(file.read_text(encoding="utf-8")).get("hash")
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        known = None
-    if known != code:
+        content = {}
+    known = content.get("hash")
+    if not _as_asked(content, task):
         shutil.rmtree(folder / RUN, ignore_errors=True)
-        (folder / CELL_FILE).unlink(missing_ok=True)
+        if (folder / CELL_FILE).is_file():  # numbers are never thrown away
+            os.replace(folder / CELL_FILE, folder / f"cell-{str(known)[:8]}.json")
     write_json(file, {"hash": code, "resolved": task.resolved()}, indent=1)
 
 

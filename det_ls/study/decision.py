@@ -74,6 +74,9 @@ class Status(str, Enum):
     REFUTED = "refuted"
 
 
+UNLIKE = 0.05  # level of the test of whether an arm varies as the others do
+
+
 class Kind(str, Enum):
     """What a requirement asks for."""
 
@@ -95,7 +98,8 @@ class Requirement:
         difference: The difference it is about; None where no pair defines it.
         p: One-sided p-value, Holm-adjusted of ``BETTER``; NaN where there is none.
         status: Whether it holds; it is refuted where the 95% interval leaves no room for it.
-        needed: Seeds that show it 4 times in 5; None where it is settled or no number of up to 200 seeds would do.
+        needed: Seeds that show it 4 times in 5 if the difference that was found is the true one (of ``BETTER``, or the
+            margin where that is larger); None where it is settled or no number of up to 200 seeds would do.
     """
 
     key: str
@@ -128,7 +132,7 @@ class Claim:
 
     @property
     def needed(self) -> int | None:
-        """Seeds that show what is open 4 times in 5; None where that is unknown or more than 200."""
+        """Seeds that show each open requirement 4 times in 5; None where that is unknown or more than 200."""
         needs = [r.needed for r in self.requirements if r.status is Status.OPEN]
         return max((n for n in needs if n is not None), default=None) if None not in needs else None
 
@@ -295,16 +299,28 @@ def _difference(numbers: ArmNumbers, key: str, against: Against) -> SeedDifferen
     return numbers.against.get(against, {}).get(key)
 
 
-def _sd(one: SeedDifference) -> float:
-    """Choose the standard deviation that decides: the arms' common one, or an arm's own where that is larger."""
-    return float(np.nanmax([one.sd, one.common_sd])) if one.n > 1 else np.nan
+def _spread(one: SeedDifference) -> tuple[float, int]:
+    """Choose the standard deviation that decides, with its degrees of freedom.
+
+    The larger of the arms' common one and an arm's own. Where its own is larger by more than chance makes it 1 time in
+    20 (F-test), the arm is not one of the others, and only its own n - 1 degrees of freedom count.
+    """
+    from scipy.stats import f
+
+    if one.n < 2:
+        return np.nan, 1
+    if not one.common_sd >= one.sd:
+        alike = one.sd**2 <= one.common_sd**2 * f.isf(UNLIKE, one.n - 1, one.df)
+        return one.sd, one.df if alike else one.n - 1
+    return one.common_sd, one.df
 
 
 def _beyond(one: SeedDifference | None, from_: float, sign: int) -> float:
     """Compute the one-sided p-value of a gain of at most ``from_``."""
     if one is None or one.n < 2:
         return 1.0
-    return above(sign * one.mean - from_, _sd(one), one.n, one.df)
+    sd, df = _spread(one)
+    return above(sign * one.mean - from_, sd, one.n, df)
 
 
 def _one_sided(numbers: ArmNumbers, key: str, against: Against, way: int = 1) -> float:
@@ -315,7 +331,7 @@ def _better(numbers: ArmNumbers, key: str, against: Against, p: float, each: flo
     """Ask for a gain; ``p`` is adjusted, and ``each`` is the share of the level that the first of all tests has."""
     one, margin = _difference(numbers, key, against), MARGINS[key]
     status = Status.SHOWN if p <= ALPHA else _left(one, margin, _sign(key))
-    needed = _needed(one, 0.0, margin, ALPHA * each, _sign(key)) if status is Status.OPEN else None
+    needed = _needed(one, max(margin, _mean(one, key)), ALPHA * each) if status is Status.OPEN else None
     return Requirement(key, Kind.BETTER, against, margin, one, p, status, needed)
 
 
@@ -324,7 +340,7 @@ def _not_worse(numbers: ArmNumbers, key: str, against: Against) -> Requirement:
     one, margin, alpha = _difference(numbers, key, against), MARGINS[key], LOSS_ALPHA[key]
     p = _beyond(one, -margin, _sign(key))
     status = Status.SHOWN if p <= alpha else _left(one, -margin, _sign(key))
-    needed = _needed(one, -margin, margin, alpha, _sign(key)) if status is Status.OPEN else None
+    needed = _needed(one, margin + _mean(one, key), alpha) if status is Status.OPEN else None
     return Requirement(key, Kind.NOT_WORSE, against, margin, one, p, status, needed)
 
 
@@ -344,13 +360,17 @@ def _left(one: SeedDifference | None, least: float, sign: int) -> Status:
     return Status.OPEN if best >= least else Status.REFUTED
 
 
-def _needed(one: SeedDifference | None, from_: float, margin: float, alpha: float, sign: int) -> int | None:
-    """Count seeds for the difference that was found, or for the margin where that is larger."""
-    if one is None or one.n < 2:
+def _mean(one: SeedDifference | None, key: str) -> float:
+    """Return by how much an arm is better in the mean."""
+    return 0.0 if one is None else _sign(key) * one.mean
+
+
+def _needed(one: SeedDifference | None, distance: float, alpha: float) -> int | None:
+    """Count seeds that show a true difference at a distance from what is to be excluded; None where no number does."""
+    if one is None or one.n < 2 or distance <= 0:
         return None
-    distance = max(margin, sign * one.mean - from_)
-    arms = max(1, round(one.df / (one.n - 1)))
-    return seeds_needed(distance, _sd(one), alpha, arms, one.n + 1)
+    sd, df = _spread(one)
+    return seeds_needed(distance, sd, alpha, max(1, round(df / (one.n - 1))), one.n + 1)
 
 
 def _pairs(numbers: ArmNumbers, against: Against) -> int:
@@ -377,7 +397,7 @@ def _platt(numbers: ConditionNumbers) -> Requirement | None:
         return None
     p = _beyond(one, 0.0, _sign(GAP))
     status = Status.SHOWN if p <= ALPHA else _left(one, MARGINS[GAP], _sign(GAP))
-    needed = _needed(one, 0.0, MARGINS[GAP], ALPHA, _sign(GAP)) if status is Status.OPEN else None
+    needed = _needed(one, max(MARGINS[GAP], _mean(one, GAP)), ALPHA) if status is Status.OPEN else None
     return Requirement(GAP, Kind.BETTER, Against.STOCK, MARGINS[GAP], one, p, status, needed)
 
 
@@ -389,8 +409,9 @@ def _detectable(numbers: Sequence[ArmNumbers], alpha: float) -> float | None:
     found = [one for a in numbers if (one := _difference(a, AP, Against.CALIBRATED)) is not None and one.n > 1]
     if not found:
         return None
-    one = max(found, key=lambda d: _sd(d) / np.sqrt(d.n))
-    least = t.isf(alpha, one.df)
+    one = max(found, key=lambda d: _spread(d)[0] / np.sqrt(d.n))
+    sd, df = _spread(one)
+    least = t.isf(alpha, df)
     upper = 4 * least + 4
-    shift = brentq(lambda x: float(nct.sf(least, one.df, x)) - POWER, 0.0, min(upper, 30.0)) if least < 25 else np.nan
-    return None if np.isnan(shift) else float(shift * _sd(one) / np.sqrt(one.n))
+    shift = brentq(lambda x: float(nct.sf(least, df, x)) - POWER, 0.0, min(upper, 30.0)) if least < 25 else np.nan
+    return None if np.isnan(shift) else float(shift * sd / np.sqrt(one.n))

@@ -99,7 +99,7 @@ def study(
         budget: Time after which no cell is started that would not end in it: ``3h``, ``90m``.
         save_dir: The study's folder; a new one in ``runs/study`` by default.
         exist_ok: Whether to go on in a folder that holds a study, with these words: cells of the same config are kept.
-        resume: Folder of a study to go on with; words of the grid extend it.
+        resume: Folder of a study to go on with; words of the grid replace those that it has.
         report: Folder of a study to read, without running anything.
         progress: Told from time to time how far it is.
         **train: Every other key goes to ``train`` unchanged.

@@ -34,7 +34,6 @@ ASSUMPTIONS = (
     Method(DetectionTrainer, "_load_checkpoint_state", ("ckpt",)),
     Method(DetectionTrainer, "final_eval"),
     Source(engine.BaseTrainer, "self.last.write_bytes("),
-    Source(engine.BaseTrainer, 'self.data["train"]'),
     Attribute(engine, "strip_optimizer"),
     Attribute(engine, "generate_ddp_command"),
 )

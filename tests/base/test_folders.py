@@ -119,6 +119,16 @@ def test_the_claim_of_a_killed_run_is_taken_over(tmp_path):
     assert files(tmp_path) == {}
 
 
+def test_a_claim_that_its_process_did_not_live_to_sign_is_taken_over(tmp_path):
+    (tmp_path / CLAIM).touch()
+    with pytest.raises(FileExistsError, match="another run is at work"), claim_folder(tmp_path):
+        pass
+    os.utime(tmp_path / CLAIM, (1.0, 1.0))
+    with claim_folder(tmp_path):
+        pass
+    assert files(tmp_path) == {}
+
+
 @pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES, errno.EIO, errno.ENOTDIR])
 @pytest.mark.parametrize("where", ["pathlib.Path.mkdir", "pathlib.Path.write_bytes"])
 def test_what_the_system_refuses_is_one_sentence_before_the_work(tmp_path, monkeypatch, code, where):

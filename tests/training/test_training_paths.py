@@ -279,3 +279,14 @@ def test_train_coco_script_smooths_and_evaluates(tiny, quick, tmp_path):
     assert "AP50" in done.stdout
     metrics = next((tmp_path / "runs").rglob("metrics.json"))
     assert {"AP", "AP50", "protocol"} <= set(json.loads(metrics.read_text()))
+
+
+def test_background_on_the_command_line_lowers_the_target_and_raises_no_other(tiny, quick):
+    words = ["model=yolo11n.yaml", f"data={tiny}", *(f"{k}={v}" for k, v in quick.items())]
+    largest = {}
+    for mode, keys in {"stock": (), "background": ("label_smoothing=0.25", "label_smoothing_mode=background")}.items():
+        with watch_training() as records:
+            assert cli.main(["train", *words, *keys]) == 0
+        assert_epsilon(records, 0.0)  # nothing goes to another class
+        largest[mode] = records[0]["largest"]["only"]  # of the first step, which has the same weights and images
+    assert largest["background"] == pytest.approx(0.75 * largest["stock"], abs=2e-3)
