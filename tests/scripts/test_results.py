@@ -213,3 +213,25 @@ def test_what_has_left_is_not_decided_on(raw):
     before = results.part("scene", "decisions", raw)
     with_a_policy(raw, "redistribute adaptive", 0.2, -0.01)
     assert results.part("scene", "decisions", raw) == before
+
+
+def test_a_failure_does_not_replace_a_published_run_and_another_training_is_refused(raw, tmp_path):
+    before = cells(raw)
+    cell = tmp_path / "study" / "seed0" / "stock" / "cell.json"
+    content = json.loads(cell.read_text())
+    for folder in (tmp_path / "study").glob("seed*"):
+        if folder.name != "seed0":
+            shutil.rmtree(folder)
+    cell.write_text(json.dumps({**content, "state": "failed", "measured": None, "error": "no."}))
+    results.add("scene", tmp_path / "study", raw)
+    assert cells(raw) == before
+    cell.write_text(json.dumps({**content, "config": {**content["config"], "epochs": 3}}))
+    with pytest.raises(DetLsError, match=r"^--folder: expected epochs=240 as published, got 3 in a run of it\.$"):
+        results.add("scene", tmp_path / "study", raw)
+    assert cells(raw) == before
+
+
+def test_a_picture_that_a_page_shows_and_is_not_there_is_found(raw, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("![Scores](images/results_scene_reliability.png)\n")
+    assert results.stale(raw, tmp_path, [page]) == ["page.md: results_scene_reliability.png is not there."]
