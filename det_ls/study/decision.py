@@ -74,9 +74,6 @@ class Status(str, Enum):
     REFUTED = "refuted"
 
 
-UNLIKE = 0.05  # level of the test of whether an arm varies as the others do
-
-
 class Kind(str, Enum):
     """What a requirement asks for."""
 
@@ -302,17 +299,12 @@ def _difference(numbers: ArmNumbers, key: str, against: Against) -> SeedDifferen
 def _spread(one: SeedDifference) -> tuple[float, int]:
     """Choose the standard deviation that decides, with its degrees of freedom.
 
-    The larger of the arms' common one and an arm's own. Where its own is larger by more than chance makes it 1 time in
-    20 (F-test), the arm is not one of the others, and only its own n - 1 degrees of freedom count.
+    The larger of the arms' common one and an arm's own; of an arm that is unlike the others only its own n - 1 degrees
+    of freedom count.
     """
-    from scipy.stats import f
-
     if one.n < 2:
         return np.nan, 1
-    if not one.common_sd >= one.sd:
-        alike = one.sd**2 <= one.common_sd**2 * f.isf(UNLIKE, one.n - 1, one.df)
-        return one.sd, one.df if alike else one.n - 1
-    return one.common_sd, one.df
+    return float(np.nanmax([one.sd, one.common_sd])), one.n - 1 if one.unlike else one.df
 
 
 def _beyond(one: SeedDifference | None, from_: float, sign: int) -> float:

@@ -26,6 +26,7 @@ from det_ls.uncertainty.paired import Verdict, judge
 
 AP, GAP, SQUARED = "AP", "kept.absolute_gap", "kept.squared_error"
 DECLARED_KEYS = tuple(key if population == "all" else f"kept.{key}" for population, key in DECLARED)
+UNLIKE = 0.05  # level of the test of whether an arm varies as the others do
 LEVEL = 0.95
 
 
@@ -81,6 +82,7 @@ class SeedDifference:
         common_sd: Standard deviation of such a difference that all arms of the condition share, from the residuals of
             arms and seeds; ``sd`` where there is one arm.
         df: Degrees of freedom of ``common_sd``.
+        unlike: Whether ``sd`` is larger than what the other arms share by more than chance (F-test at 5%).
         adjusted: P-value adjusted for all arms and numbers that were not declared (Holm 1979); of a declared number
             ``p`` itself, None of one that is not judged.
         declared: Whether the number was declared in advance.
@@ -98,6 +100,7 @@ class SeedDifference:
     common_sd: float
     df: int
     adjusted: float | None = None
+    unlike: bool = False
     declared: bool = False
     verdict: Verdict = Verdict.UNJUDGED
 
@@ -321,7 +324,9 @@ def _differences(
         sides = [(i, values) for i, values in sides if stock.values.keys() & values.keys()]
         common = common_sd([stock.values, *(values for _, values in sides)]) if len(sides) > 1 else None
         for i, values in sides:
-            found[i][key] = seed_difference(key, stock.values, values, common)
+            one = seed_difference(key, stock.values, values, common)
+            rest = [v for j, v in sides if j != i]
+            found[i][key] = replace(one, unlike=_unlike(one, common_sd([stock.values, *rest]) if rest else None))
     abouts = {key: number_of_key(key) for key in control}
     others = holm(
         {
@@ -335,6 +340,18 @@ def _differences(
         {key: _judged(one, abouts[key], others.get((i, key))) for key, one in row.items()}
         for i, row in enumerate(found)
     ]
+
+
+def _unlike(one: SeedDifference, others: tuple[float, int] | None) -> bool:
+    """Say whether an arm varies more than the others by more than chance (one-sided F-test of two variances).
+
+    The others are compared without the arm: one wild arm of six lifts what all six share by so much that it hides.
+    """
+    from scipy.stats import f
+
+    if others is None or one.n < 2 or not others[0] > 0:
+        return False
+    return bool(one.sd**2 > others[0] ** 2 * f.isf(UNLIKE, one.n - 1, others[1]))
 
 
 def _judged(one: SeedDifference, about: Number | None, adjusted: float | None) -> SeedDifference:

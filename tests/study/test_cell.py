@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
-from det_ls.study.cell import CELL_FILE, RUN, Task, read_cell, read_curves, run_cell
+from det_ls.study.cell import CELL_FILE, RUN, SCHEMA, Task, read_cell, read_curves, run_cell
 from det_ls.study.records import Arm, Cell, Condition, State
 
 
@@ -96,6 +96,31 @@ def test_the_config_is_what_decides_the_numbers(task):
         *(replace(task, cell=cell) for cell in cells),
     ]
     assert len({t.hash() for t in [task, *others]}) == 1 + len(others)
+
+
+def test_a_default_that_only_another_version_has_leaves_a_cell_finished(task, tmp_path, monkeypatch):
+    import ultralytics.utils
+
+    content = {"hash": task.hash(), "resolved": task.resolved(), "config": dict(task.words), "seconds": 1.0}
+    content |= {"state": "failed", "error": "no.", "measured": None, "cell": asdict(task.cell), "schema": SCHEMA}
+    (tmp_path / CELL_FILE).write_text(json.dumps(content))
+    monkeypatch.setitem(ultralytics.utils.DEFAULT_CFG_DICT, "new_key", 0.5)
+    assert task.hash() != content["hash"]
+    assert read_cell(tmp_path, task).state is State.FAILED
+    for changed in (replace(task, train={**task.train, "new_key": 0.7}), replace(task, train_images=5)):
+        assert read_cell(tmp_path, changed).state is State.WAITING
+    monkeypatch.setitem(ultralytics.utils.DEFAULT_CFG_DICT, "box", 99.0)
+    assert read_cell(tmp_path, task).state is State.WAITING
+
+
+def test_the_numbers_of_another_config_are_moved_aside(task, tmp_path, monkeypatch):
+    monkeypatch.setattr("det_ls.study.cell._do", lambda *args: (_ for _ in ()).throw(RuntimeError("no.")))
+    run_cell(tmp_path, task, tmp_path / "data", "cpu")
+    before = (tmp_path / CELL_FILE).read_text()
+    run_cell(tmp_path, replace(task, train={**task.train, "epochs": 2}), tmp_path / "data", "cpu")
+    (aside,) = tmp_path.glob("cell-*.json")
+    assert aside.read_text() == before
+    assert (tmp_path / CELL_FILE).is_file()
 
 
 def test_stock_takes_no_key_of_label_smoothing(task):

@@ -18,7 +18,7 @@ from study_scene import made_up
 from det_ls.study.decision import Decision, Outcome, Route, Status, decide
 from det_ls.study.mean_tests import seeds_needed
 from det_ls.study.records import Arm, Cell, CellResult, Condition, Measured, State
-from det_ls.study.statistics import AP, GAP, SQUARED, study_numbers
+from det_ls.study.statistics import AP, GAP, SQUARED, Against, study_numbers
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_decisions.py"
 NOISE = np.array([0.6, -1.1, 0.2, 1.3, -1.0])
@@ -96,6 +96,45 @@ def test_noise_asks_for_more_seeds_and_says_how_many() -> None:
     assert made.detectable > 0.012
     again = decided({"0.1": {"ap": 0.412, "gap": 0.1}}, sd=0.01, seeds=4 + made.more_seeds)
     assert again.outcome is Outcome.USE
+
+
+def test_a_loss_asks_for_more_seeds_the_nearer_it_is_to_the_margin_and_none_would_do_beyond_it() -> None:
+    needed = []
+    for loss in (0.0, 0.012, 0.016, 0.021):
+        made = decided({"0.1": {"ap": 0.44, "gap": 0.1, "platt": 0.012 + loss}}, sd=0.02, platt=0.012, seeds=5)
+        (gap,) = [r for r in made.arms[0].claims[0].requirements if r.key == GAP]
+        assert gap.status is Status.OPEN
+        needed.append(gap.needed)
+    assert needed[0] is not None
+    assert needed[0] < (needed[1] or 999) < (needed[2] or 999)
+    assert needed[3] is None
+
+
+def test_an_arm_that_varies_more_than_the_others_is_judged_by_its_own_degrees_of_freedom(script: ModuleType) -> None:
+    wild, seldom = script.WORLDS["ruined_wild_6"][0], 0.02
+    assert script.outcomes(wild, 60)[Outcome.USE] <= 60 * seldom
+    rng = np.random.default_rng(0)
+    noise = {
+        arm: rng.normal(0, sd, 5) for arm, sd in (("0", 0.01), ("0.1", 0.3), *((f"0.{i}", 0.03) for i in (2, 3, 4)))
+    }
+    results = [
+        CellResult(Cell(Condition(), Arm(arm), s), State.DONE, Measured({AP: 0.4 + own[s]}, {}, {}))
+        for arm, own in noise.items()
+        for s in range(5)
+    ]
+    for arm in study_numbers(results)[0].arms:
+        one = arm.against[Against.STOCK][AP]
+        own = np.std(noise[arm.arm.label_smoothing] - noise["0"], ddof=1)
+        assert one.unlike == (arm.arm.label_smoothing == "0.1")
+        (asked,) = [r for r in decide(study_numbers(results)[0]).arms if r.arm == arm.arm]
+        if one.unlike:
+            # the oracle: what scipy says of these pairs alone, doubled at least by Holm over four arms and two ways
+            p = stats.ttest_1samp(noise["0.1"] - noise["0"], -0.01, alternative="greater").pvalue
+            assert asked.ap_not_worse.p == pytest.approx(p)
+        else:
+            assert asked.ap_not_worse.p == pytest.approx(
+                stats.t.sf((one.mean + 0.01) / (max(own, one.common_sd) / np.sqrt(5)), one.df)
+            )
 
 
 @pytest.mark.parametrize("seeds", [0, 1])
