@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,7 +88,10 @@ def remove_partial(folder: Path) -> None:
         folder: A folder that no other process writes to.
     """
     for file in folder.glob(f".*{PARTIAL}"):
-        file.unlink(missing_ok=True)
+        if file.is_dir():
+            shutil.rmtree(file, ignore_errors=True)
+        else:
+            file.unlink(missing_ok=True)
 
 
 def move_durably(partial: Path, path: Path) -> None:

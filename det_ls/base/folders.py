@@ -16,7 +16,7 @@ from det_ls.base.arguments import check_flag, shown
 from det_ls.base.errors import DetLsError, ExistingFileError, UnwritableError
 
 CLAIM = ".det-ls-claim"
-_UNWRITTEN = 5.0  # seconds after which a claim that names no process is nobody's
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # file systems without locks: nothing is claimed there
 _WHY = {
     errno.EROFS: "which is on a read-only file system",
     errno.ENOSPC: "where the disk is full",
@@ -114,7 +114,7 @@ def claim_folder(
 ) -> Iterator[Path]:
     """Claim a folder for one run before the work, and fill it when the work is done: with the whole result or none.
 
-    On entry the folder is made, tried by writing, and claimed by a file that only one process can create, so two runs
+    On entry the folder is made, tried by writing, and claimed by a file that only one process can lock, so two runs
     never share one. What is written goes to the place that is yielded, beside the folder's files; on success it is
     moved over them. After an error, Ctrl-C included, the folder is as it was before, and gone if it was not there.
 
@@ -139,7 +139,7 @@ def claim_folder(
         check_free(target, results, exist_ok, name)
         made = _make(target)
         try:
-            _claim(target, name)
+            handle = _claim(target, name)
         except OSError:
             _remove(made)
             raise
@@ -157,8 +157,7 @@ def claim_folder(
     finally:
         if place != Path():
             shutil.rmtree(place, ignore_errors=True)
-        with suppress(OSError):
-            (target / CLAIM).unlink()
+        _let_go(target, handle)
         if not done:
             _remove(made)
 
@@ -184,7 +183,7 @@ def held_folder(folder: str | Path, name: str = "save_dir", *, patience: float =
     with one_sentence(name, target):
         while True:
             try:
-                _claim(target, name)
+                handle = _claim(target, name)
                 break
             except ExistingFileError:
                 if time.monotonic() >= end:
@@ -193,8 +192,7 @@ def held_folder(folder: str | Path, name: str = "save_dir", *, patience: float =
     try:
         yield target
     finally:
-        with suppress(OSError):
-            (target / CLAIM).unlink()
+        _let_go(target, handle)
 
 
 def _make(folder: Path) -> list[Path]:
@@ -215,36 +213,51 @@ def _make(folder: Path) -> list[Path]:
     return made
 
 
-def _claim(folder: Path, name: str) -> None:
-    """Create the file that only one process can create; take over that of a process which is no more."""
+def _claim(folder: Path, name: str) -> int:
+    """Open the file that only one process can hold, and return its handle; the system lets go of it at a process's end.
+
+    A process's number would not do: after a kill another process may bear it, and on another machine it says nothing.
+    """
     file = folder / CLAIM
-    for _ in range(2):
-        try:
-            with file.open("x") as claim:
-                claim.write(str(os.getpid()))
-            return
-        except FileExistsError:
-            if _is_running(file):
-                break
-            file.unlink(missing_ok=True)
-    raise ExistingFileError(f"{name}: expected a folder of its own, got {str(folder)!r}, where another run is at work.")
+    while True:
+        handle = _held(file)
+        if handle is None:
+            raise ExistingFileError(
+                f"{name}: expected a folder of its own, got {str(folder)!r}, where another run is at work."
+            )
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(handle), os.stat(file)):
+                return handle
+        os.close(handle)  # whoever held it has just removed the file
 
 
-def _is_running(claim: Path) -> bool:
-    """Tell whether the process that made a claim still runs; if that cannot be told, it does."""
+def _held(file: Path) -> int | None:
+    """Open a file and lock it; None where another holds it."""
+    if os.name == "nt":  # a file that is gone with its handle, whatever ends the process
+        with suppress(FileExistsError, PermissionError):
+            return os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_TEMPORARY", 0))
+        return None
+    import fcntl
+
+    handle = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
     try:
-        text = claim.read_text()
-        if not text and time.time() - claim.stat().st_mtime > _UNWRITTEN:
-            return False  # killed between making the file and writing to it
-        process = int(text)
-        if process == os.getpid() or os.name == "nt":
-            return True
-        os.kill(process, 0)
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-    except (OSError, ValueError):
-        return True
-    return True
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return handle
+        os.close(handle)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
+        raise
+    return handle
+
+
+def _let_go(folder: Path, handle: int) -> None:
+    """Remove the file of a claim while it is held, then let go of it."""
+    with suppress(OSError):
+        (folder / CLAIM).unlink()
+    with suppress(OSError):
+        os.close(handle)
 
 
 def _move(place: Path, target: Path, results: Sequence[str]) -> None:

@@ -14,9 +14,8 @@ from det_ls.base.version import __version__
 from det_ls.report.tables import Cell
 from det_ls.study.decision import Decision
 from det_ls.study.records import CellResult
+from det_ls.study.result import rows_of
 from det_ls.study.statistics import ConditionNumbers
-
-_SPLITS = ("val", "train", "platt")
 
 
 def cells_table(results: Sequence[CellResult]) -> tuple[list[str], list[list[Cell]]]:
@@ -29,23 +28,9 @@ def cells_table(results: Sequence[CellResult]) -> tuple[list[str], list[list[Cel
         Header and one row a cell: condition, arm, seed, state, time, error, and the numbers of each split, named
         ``val.AP``, ``train.AP``, ``platt.kept.absolute_gap``; None where a cell has not measured one.
     """
-    keys = {
-        split: list(dict.fromkeys(k for r in results if r.measured is not None for k in getattr(r.measured, split)))
-        for split in _SPLITS
-    }
-    rows: list[list[Cell]] = []
-    for r in results:
-        condition, arm = r.cell.condition, r.cell.arm
-        numbers: list[Cell] = [
-            None if r.measured is None else _finite(getattr(r.measured, split).get(key))
-            for split in _SPLITS
-            for key in keys[split]
-        ]
-        about: list[Cell] = [condition.flip, condition.drop, condition.jitter, condition.fraction]
-        about += [arm.name, arm.label_smoothing, "" if arm.stock else arm.mode, r.cell.seed, r.state.value]
-        rows.append([*about, round(r.seconds, 1), r.error, *numbers])
-    header = ["flip", "drop", "jitter", "fraction", "arm", "label_smoothing", "mode", "seed", "state", "seconds"]
-    return [*header, "error", *(f"{split}.{key}" for split in _SPLITS for key in keys[split])], rows
+    rows = rows_of(results)
+    header = list(rows[0]) if rows else []
+    return header, [[_cell(row[key]) for key in header] for row in rows]
 
 
 def study_record(
@@ -108,6 +93,10 @@ def plain(value: Any) -> Any:
         return _finite(value)
     except (TypeError, ValueError):
         return json.loads(json.dumps(value, default=str))
+
+
+def _cell(value: Any) -> Cell:
+    return _finite(value) if isinstance(value, float) else value
 
 
 def _finite(value: Any) -> float | None:

@@ -7,20 +7,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from det_ls.base.errors import ArgumentError
+from det_ls.base.errors import ArgumentError, RunError
 from det_ls.base.files import write_json
-from det_ls.study.cell import LOG_FILE, TASK_FILE, Task
+from det_ls.study.cell import LOG_FILE, RUN, TASK_FILE, Task
 from det_ls.study.resources import GIB, available_memory, cores, memory_of, total_memory
 
 FIRST_GUESS = 1.5 * GIB
 """Memory of a cell, until one has shown how much it takes."""
 _PATIENCE = 10.0  # seconds for a process to end by itself
+_WAIT = 600.0  # seconds for other programs to give memory free, before a study that cannot start any cell ends
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class LocalExecutor:
 
     A cell is started only where it fits: within the cores, on a device of its own, and within the memory that is free
     once the running cells have taken what theirs is expected to be. What a cell takes is what the largest took so far,
-    or what is given.
+    or what is given; while neither is known, one runs alone until the end of its first epoch.
     """
 
     def __init__(
@@ -117,8 +119,8 @@ class LocalExecutor:
         if self._given is not None and self._given > total_memory():
             have_gib = total_memory() / GIB
             raise ArgumentError(f"memory: expected at most the {have_gib:.1f} GiB of this machine, got {memory:g}.")
-        self._peak = 0
-        self._running: list[tuple[Job, Process, str]] = []
+        self._peak, self._known, self._since = 0, memory is not None, 0.0
+        self._running: list[tuple[Job, Process, str, int]] = []
 
     @property
     def slots(self) -> int:
@@ -126,21 +128,38 @@ class LocalExecutor:
         return self._slots
 
     def room(self) -> bool:
-        """Tell whether a core, a device and the memory for one more are free."""
+        """Tell whether a core, a device and the memory for one more are free.
+
+        Raises:
+            RuntimeError: If nothing runs, and the memory for a cell has not been free for ten minutes.
+        """
         if len(self._running) >= self._slots:
             return False
-        held = [memory_of(process.pid) for _, process, _ in self._running]
+        self._known = self._known or any(_curves_stamp(job) != stamp for job, _, _, stamp in self._running)
+        if self._running and not self._known:
+            return False
+        held = [memory_of(process.pid) for _, process, _, _ in self._running]
         self._peak = max([self._peak, *held])
-        needs = self._given or max(float(self._peak), FIRST_GUESS)
-        reserved = sum(max(0.0, needs - one) for one in held)
-        return self._available() - reserved >= needs
+        needs, free = self._given or max(float(self._peak), FIRST_GUESS), self._available()
+        if free - sum(max(0.0, needs - one) for one in held) >= needs:
+            self._since = 0.0
+            return True
+        if not self._running:
+            self._since = self._since or time.monotonic()
+            if time.monotonic() - self._since > _WAIT:
+                raise RunError(
+                    f"memory: expected {needs / GIB:.1f} GiB free for a cell, got {free / GIB:.1f} for "
+                    f"{_WAIT / 60:.0f} minutes; go on when there is more, or say with memory= what a cell takes."
+                )
+        return False
 
     def start(self, job: Job) -> None:
         """Start a cell in a process of its own."""
-        taken = [device for _, _, device in self._running]
+        taken = [device for _, _, device, _ in self._running]
         device = next(d for d in self._devices if taken.count(d) < self._devices.count(d))
         words, environment = worker_words(job, self._datasets, device, self._cores), environment_of(self._cores)
-        self._running.append((job, self._launch(words, job.folder / LOG_FILE, environment), device))
+        stamp = _curves_stamp(job)
+        self._running.append((job, self._launch(words, job.folder / LOG_FILE, environment), device, stamp))
 
     def finished(self) -> list[tuple[Job, str | None]]:
         """Return the cells whose process ended."""
@@ -151,19 +170,28 @@ class LocalExecutor:
                 going.append(entry)
             else:
                 ended.append((entry[0], ended_without_word(status, entry[0].folder)))
+        self._known = self._known or any(error is None for _, error in ended)
         self._running = going
-        self._peak = max([self._peak, *(memory_of(process.pid) for _, process, _ in going)])
+        self._peak = max([self._peak, *(memory_of(process.pid) for _, process, _, _ in going)])
         return ended
 
     def stop(self) -> None:
         """End the processes, and those that they started."""
         for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
-            for _, process, _ in self._running:
+            for _, process, _, _ in self._running:
                 _send(process.pid, number)
-            for _, process, _ in self._running:
+            for _, process, _, _ in self._running:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_PATIENCE)
         self._running = []
+
+
+def _curves_stamp(job: Job) -> int:
+    """Return when a cell last ended an epoch, by when it has taken the memory that it takes; 0 before the first."""
+    try:
+        return (job.folder / RUN / "results.csv").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def worker_words(job: Job, datasets: Path, device: str | None, cores_per_cell: int) -> list[str]:

@@ -2,9 +2,10 @@
 """A data set with noise of a known kind in its training labels, made of links to the images of another.
 
 The source is not touched. The new folder holds links to images, new label files for the training split, the
-validation split's own labels behind links, a data YAML, and ``manifest.json``, which says what was changed. Noise
-depends on the seed, the image's name and the object's place in its file, on nothing else: of two rates the objects
-that the lower one flips are among those that the higher one flips.
+validation split's own labels behind links, a data YAML, and ``manifest.json``, which says what was changed and of which
+labels. Links within the working directory are relative, so that both can be moved with it. Noise depends on the seed,
+the image's name and the object's place in its file, on nothing else: of two rates the objects that the lower one flips
+are among those that the higher one flips.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from det_ls.data.locate import check_dataset
 from det_ls.study.records import Condition
 
 MANIFEST, DATA = "manifest.json", "data.yaml"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def noisy_data(
 
     Raises:
         FileNotFoundError: If the source does not exist.
-        ValueError: If a label cannot be read, there is one class only to flip, or the folder holds another data set.
+        RuntimeError: If the folder holds another data set, such as one of labels that have changed since.
+        ValueError: If a label cannot be read, or there is one class only to flip.
     """
     target = Path(folder).absolute()
     resolved = check_dataset(data, "train")
@@ -72,7 +74,7 @@ def noisy_data(
         raise ArgumentError(f"label_noise: expected data with at least 2 classes to flip, got {len(names)}.")
     wanted = {
         "version": _VERSION,
-        "source": str(Path(str(resolved.get("yaml_file") or data)).absolute()),
+        "labels": _digest(resolved),
         "seed": seed,
         "groups": None if groups is None else str(groups),
         **asdict(condition),
@@ -83,13 +85,15 @@ def noisy_data(
     place = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
     try:
         changed, counts = _build(place, resolved, names, condition, seed, groups)
-        write_json(place / MANIFEST, {**wanted, "counts": counts, "changed": changed}, indent=1)
+        content = {"source": str(data), **wanted, "counts": counts, "changed": changed}
+        write_json(place / MANIFEST, content, indent=1)
         try:
             os.replace(place, target)
         except OSError as error:  # another cell made it meanwhile
             if not _same(target, wanted):
                 raise RunError(
-                    f"folder: expected the place of a new data set, got '{target}', which holds something else."
+                    f"folder: expected the place of a new data set, got '{target}', which holds something else, such "
+                    "as one of labels that have changed since; remove it to have it made anew."
                 ) from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -191,6 +195,21 @@ def _annotations(resolved: dict[str, Any]) -> dict[str, str]:
     return {split: str((root / str(file)).absolute()) for split, file in by_split.items() if split != "train"}
 
 
+def _digest(resolved: dict[str, Any]) -> str:
+    """Tell by one word which images there are, in which order, and what the training labels say."""
+    code = hashlib.sha256(json.dumps({str(k): v for k, v in resolved["names"].items()}).encode())
+    for split in ("train", "val", "test"):
+        if not resolved.get(split):
+            continue
+        images = list_images(resolved[split])
+        for path, name in zip(images, _names(images, resolved.get("path")), strict=True):
+            code.update(f"{split} {name}\n".encode())
+            file = _label_file(path)
+            if split == "train" and file.is_file():
+                code.update(file.read_bytes())
+    return code.hexdigest()
+
+
 def _same(folder: Path, wanted: Json) -> bool:
     """Tell whether a folder holds the data set that is wanted."""
     try:
@@ -249,7 +268,10 @@ def _label_lines(image: str) -> list[str]:
 def _link(source: str, place: Path) -> None:
     """Link a file, or copy it where links are not to be had."""
     place.parent.mkdir(parents=True, exist_ok=True)
+    target, here = os.path.abspath(source), Path.cwd()
+    if Path(target).is_relative_to(here) and place.is_relative_to(here):
+        target = os.path.relpath(Path(target).resolve(), place.parent.resolve())
     try:
-        os.symlink(os.path.abspath(source), place)
+        os.symlink(target, place)
     except OSError:
         shutil.copy2(source, place)

@@ -38,6 +38,7 @@ class RayExecutor:
         cores_per_cell: int | None = None,
         gpus: int = 0,
         memory: float | None = None,
+        jobs: int | None = None,
     ) -> None:
         """Connect to a cluster, or start one on this machine.
 
@@ -48,6 +49,7 @@ class RayExecutor:
             cores_per_cell: Cores that a cell asks for, and its threads; 1 by default.
             gpus: GPUs that a cell asks for, 0 or 1.
             memory: GiB that a cell asks for; None for no condition.
+            jobs: Cells at the same time at most; None for as many as the cluster holds.
 
         Raises:
             ImportError: If Ray is not installed.
@@ -72,19 +74,21 @@ class RayExecutor:
         asked: dict[str, Any] = {"num_cpus": self._cores, "num_gpus": gpus, "max_retries": 0, "max_calls": 1}
         if memory is not None:
             asked["memory"] = int(memory * GIB)
+        self._jobs, self._asked = jobs, {"CPU": asked["num_cpus"], "GPU": gpus, "memory": asked.get("memory", 0)}
         self._device = GPU if gpus else "cpu"
         self._task: Any = ray.remote(**asked)(run_remotely)
         self._running: dict[Any, Job] = {}
 
     @property
     def slots(self) -> int:
-        """Cells that the cluster's cores hold, for estimates."""
-        resources = self._ray.cluster_resources()
-        return max(1, int(resources.get("CPU", 1)) // self._cores)
+        """Cells that the cluster's cores, GPUs and memory hold, for estimates."""
+        there = self._ray.cluster_resources()
+        held = min(int(there.get(name, 0) // asked) for name, asked in self._asked.items() if asked)
+        return max(1, held if self._jobs is None else min(held, self._jobs))
 
     def room(self) -> bool:
-        """Tell that one more may be handed over: Ray starts it when there is room."""
-        return True
+        """Tell whether one more may be handed over; Ray starts it when there is room."""
+        return self._jobs is None or len(self._running) < self._jobs
 
     def start(self, job: Job) -> None:
         """Hand a cell over to Ray."""
@@ -102,7 +106,8 @@ class RayExecutor:
             try:
                 error, files = self._ray.get(reference)
             except self._ray.exceptions.RayError as problem:
-                error, files = f"cell: expected to run on the cluster, got {type(problem).__name__}.", {}
+                said = next((line.strip() for line in str(problem).splitlines() if line.strip()), "").rstrip(".")
+                error, files = f"cell: expected to run on the cluster, got {type(problem).__name__} ({said}).", {}
             for name, content in files.items():
                 path = job.folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)

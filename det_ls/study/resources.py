@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from det_ls.base.errors import ArgumentError
 
 GIB = 2**30
 _CGROUP = Path("/sys/fs/cgroup")
@@ -24,6 +27,26 @@ def cores() -> int:
             count = min(count, max(1, int(quota) // int(period)))  # "max" is no number: no limit
         return count
     return os.cpu_count() or 1
+
+
+def check_devices(devices: Sequence[str]) -> None:
+    """Raise unless this machine has the GPUs that are named by number.
+
+    Args:
+        devices: Names as Ultralytics takes them; what is no number, such as ``cpu`` or ``mps``, is left to it.
+
+    Raises:
+        ValueError: If there is no such GPU.
+    """
+    numbers = [int(name) for name in (device.removeprefix("cuda:") for device in devices) if name.isdigit()]
+    if not numbers:
+        return
+    import torch
+
+    have = torch.cuda.device_count()
+    if max(numbers) >= have:
+        there = "which has none" if have == 0 else "which has only 0" if have == 1 else f"which has 0 to {have - 1}"
+        raise ArgumentError(f"device: expected GPUs of this machine, {there}, got {','.join(devices)}.")
 
 
 def total_memory() -> int:

@@ -18,11 +18,11 @@ from det_ls.study.cell import CELL_FILE, Task, read_cell, record_failure
 from det_ls.study.executors import Executor, Job, LocalExecutor
 from det_ls.study.plan import Execution, Plan, default_folder, split_words
 from det_ls.study.records import Cell, CellResult, State
-from det_ls.study.result import CELLS_FILE, STUDY_FILE, TABLE_FILE, StudyResult, write_tables
+from det_ls.study.resources import check_devices
+from det_ls.study.result import STUDY_FILE, StudyResult, write_tables
 from det_ls.study.starts import from_start, noted_start
 
 DATASETS = "data"
-STUDY_FILES = (STUDY_FILE, TABLE_FILE, CELLS_FILE)
 _LOOK = 0.2  # seconds between two looks at what runs
 
 
@@ -169,9 +169,11 @@ def study(
         check_writable("save_dir", place)
         with held_folder(place):
             remove_partial(place)
+            remove_partial(place / DATASETS)
+            chosen_executor = _executor(place, execution)
             plan = replace(plan, where=noted_start(place))
             write_json(place / STUDY_FILE, plan.to_dict(), indent=1)
-            result = _Run(place, plan, _executor(place, execution), execution.budget, progress).run()
+            result = _Run(place, plan, chosen_executor, execution.budget, progress).run()
     return replace(result, folder=folder)
 
 
@@ -210,7 +212,9 @@ def _executor(folder: Path, execution: Execution) -> Executor:
             cores_per_cell=execution.cores,
             gpus=int(execution.device is not None and devices != ("cpu",)),
             memory=execution.memory,
+            jobs=execution.jobs,
         )
+    check_devices(devices)
     return LocalExecutor(
         datasets, devices=devices, cores_per_cell=execution.cores, memory=execution.memory, jobs=execution.jobs
     )

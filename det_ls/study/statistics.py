@@ -26,7 +26,7 @@ from det_ls.uncertainty.paired import Verdict, judge
 
 AP, GAP, SQUARED = "AP", "kept.absolute_gap", "kept.squared_error"
 DECLARED_KEYS = tuple(key if population == "all" else f"kept.{key}" for population, key in DECLARED)
-UNLIKE = 0.05  # level of the test of whether an arm varies as the others do
+UNLIKE = 0.03  # level of the test of whether an arm varies as the others do
 LEVEL = 0.95
 
 
@@ -82,7 +82,7 @@ class SeedDifference:
         common_sd: Standard deviation of such a difference that all arms of the condition share, from the residuals of
             arms and seeds; ``sd`` where there is one arm.
         df: Degrees of freedom of ``common_sd``.
-        unlike: Whether ``sd`` is larger than what the other arms share by more than chance (F-test at 5%).
+        unlike: Whether ``sd`` is larger than what the other arms share by more than chance (F-test at 3%).
         adjusted: P-value adjusted for all arms and numbers that were not declared (Holm 1979); of a declared number
             ``p`` itself, None of one that is not judged.
         declared: Whether the number was declared in advance.

@@ -112,21 +112,30 @@ def test_of_many_at_once_one_gets_the_folder(tmp_path):
 
 
 def test_the_claim_of_a_killed_run_is_taken_over(tmp_path):
-    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    (tmp_path / CLAIM).write_text(killed.stdout.strip())
-    with claim_folder(tmp_path):
-        pass
-    assert files(tmp_path) == {}
-
-
-def test_a_claim_that_its_process_did_not_live_to_sign_is_taken_over(tmp_path):
-    (tmp_path / CLAIM).touch()
+    code = (
+        "import sys, time; from det_ls.base.folders import held_folder\n"
+        "with held_folder(sys.argv[1]): print(flush=True); time.sleep(60)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert run.stdout.readline() == b"\n"
     with pytest.raises(FileExistsError, match="another run is at work"), claim_folder(tmp_path):
         pass
-    os.utime(tmp_path / CLAIM, (1.0, 1.0))
+    run.kill()
+    run.wait()
+    assert (tmp_path / CLAIM).exists()
     with claim_folder(tmp_path):
         pass
     assert files(tmp_path) == {}
+
+
+def test_where_the_file_system_has_no_locks_a_run_goes_on(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with claim_folder(tmp_path) as place:
+        (place / "a").touch()
+    assert list(files(tmp_path)) == ["a"]
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES, errno.EIO, errno.ENOTDIR])

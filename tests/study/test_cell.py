@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+import torch
+from ultralytics import YOLO
 
 from det_ls.study.cell import CELL_FILE, RUN, SCHEMA, Task, read_cell, read_curves, run_cell
 from det_ls.study.records import Arm, Cell, Condition, State
@@ -48,6 +50,24 @@ def test_a_cell_from_beginning_to_end(task, tmp_path):
     assert not (folder / RUN).exists()
     assert read_cell(folder, task).state == State.WAITING
     assert read_cell(folder, other).error == content["error"]
+
+
+def test_equal_seeds_share_initial_weights_and_data_order_whatever_the_arm(task, tmp_path):
+    """At a learning rate of 0 the weights stay what they were drawn as, and batch norm averages what it saw, in order."""
+    still = {**task.train, "lr0": 0.0, "warmup_epochs": 0, "optimizer": "SGD", "batch": 2, "nbs": 2, "mosaic": 1.0}
+    found = {}
+    for arm, seed in ((Arm("0"), 3), (Arm("0.1"), 3), (Arm("0.3", "background"), 3), (Arm("0"), 4)):
+        cell = replace(task, cell=Cell(Condition(), arm, seed), train=still)
+        run_cell(tmp_path / cell.name, cell, tmp_path / "data", "cpu")
+        assert read_cell(tmp_path / cell.name, cell).state is State.DONE
+        found[arm.name, seed] = YOLO(tmp_path / cell.name / RUN / "weights" / "last.pt").model.state_dict()
+    reference = found["stock", 3]
+    weights, means = ([k for k in reference if k.endswith(end)] for end in ("conv.weight", "running_mean"))
+    for key in weights + means:
+        for same in ("redistribute 0.1", "background 0.3"):
+            assert torch.equal(reference[key], found[same, 3][key]), key
+    assert any(not torch.equal(reference[key], found["stock", 4][key]) for key in weights)
+    assert any(not torch.equal(reference[key], found["stock", 4][key]) for key in means)
 
 
 def test_cells_of_the_same_data_can_write_the_cache_of_its_labels_at_the_same_time(task, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 
 from det_ls.base.errors import DetLsError
 from det_ls.study import executors
-from det_ls.study.cell import LOG_FILE, Task
+from det_ls.study.cell import LOG_FILE, RUN, Task
 from det_ls.study.executors import Job, LocalExecutor, start_process
 from det_ls.study.records import Arm, Cell, Condition
 from det_ls.study.resources import GIB
@@ -43,7 +43,9 @@ def four_cores(monkeypatch):
 
 
 def test_no_more_cells_than_cores(four_cores, tmp_path):
-    executor = LocalExecutor(tmp_path, cores_per_cell=2, launch=lambda *_: Sleeper(), available=lambda: 64 * GIB)
+    executor = LocalExecutor(
+        tmp_path, cores_per_cell=2, memory=1, launch=lambda *_: Sleeper(), available=lambda: 64 * GIB
+    )
     assert executor.slots == 2
     for seed in (0, 1):
         assert executor.room()
@@ -90,6 +92,40 @@ def test_a_cell_counts_with_what_the_largest_took(four_cores, monkeypatch, tmp_p
     assert executor.room()  # nothing is known: the first guess fits
     executor.start(job(tmp_path, 0))
     assert not executor.room()
+
+
+def test_one_cell_runs_alone_until_it_has_shown_what_it_takes(four_cores, monkeypatch, tmp_path):
+    held = [0]
+    monkeypatch.setattr(executors, "memory_of", lambda process: held[0])
+    curves = tmp_path / "seed0" / RUN / "results.csv"
+    curves.parent.mkdir(parents=True)
+    curves.touch()
+    os.utime(curves, (1.0, 1.0))  # of an earlier try
+    executor = LocalExecutor(tmp_path, launch=lambda *_: Sleeper(), available=lambda: 10 * GIB - held[0])
+    executor.start(job(tmp_path, 0))
+    assert not executor.room()  # 10 GiB are free, and four cells of 1.5 would be started that take 6 each
+    held[0] = 6 * GIB
+    assert not executor.room()
+    curves.touch()
+    assert not executor.room()  # 4 GiB are left
+    held[0] = 3 * GIB
+    assert not executor.room()  # what one took at its highest counts
+    again = LocalExecutor(tmp_path, launch=lambda *_: Sleeper(), available=lambda: 10 * GIB - held[0])
+    again.start(job(tmp_path, 0))
+    curves.touch()
+    assert again.room()
+
+
+def test_memory_that_never_gets_free_ends_in_a_sentence(four_cores, monkeypatch, tmp_path):
+    clock = [100.0]
+    monkeypatch.setattr(executors.time, "monotonic", lambda: clock[0])
+    executor = LocalExecutor(tmp_path, memory=8, launch=lambda *_: Sleeper(), available=lambda: 2 * GIB)
+    assert not executor.room()
+    clock[0] += 599
+    assert not executor.room()
+    clock[0] += 2
+    with pytest.raises(DetLsError, match=r"memory: expected 8\.0 GiB free for a cell, got 2\.0 for 10 minutes"):
+        executor.room()
 
 
 def test_a_process_that_dies_leaves_a_sentence(tmp_path):

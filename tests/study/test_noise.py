@@ -128,3 +128,30 @@ def test_an_official_annotation_file_is_still_found(source, tmp_path):
     file.write_text(yaml.safe_dump({**own, "annotations": {"val": "gt.json", "train": "train.json"}}))
     data = noisy_data(file, tmp_path / "noisy", Condition(flip=0.1), 0)
     assert yaml.safe_load(data.read_text())["annotations"] == {"val": str(source.parent / "gt.json")}
+
+
+def test_a_data_set_moves_with_its_source(tmp_path, monkeypatch):
+    old, new = tmp_path / "old", tmp_path / "new"
+    file = make_dataset(old / "source", train=6, val=2)
+    content = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if key != "path"}))
+    monkeypatch.chdir(old)
+    noisy_data("source/data.yaml", "runs/data/noisy", Condition(flip=0.3), seed=0)
+    monkeypatch.chdir(tmp_path)
+    old.rename(new)
+    monkeypatch.chdir(new)
+    before = (new / "runs/data/noisy/manifest.json").stat().st_mtime_ns
+    data = noisy_data("source/data.yaml", "runs/data/noisy", Condition(flip=0.3), seed=0)
+    assert (new / "runs/data/noisy/manifest.json").stat().st_mtime_ns == before
+    images = [f for f in data.parent.joinpath("images").rglob("*") if f.is_symlink()]
+    assert len(images) == 8
+    assert all(f.is_file() and f.resolve().is_relative_to(new) for f in images)
+
+
+def test_labels_that_changed_since_are_not_taken_for_the_old(tmp_path):
+    source = make_dataset(tmp_path / "source", train=6, val=2)
+    noisy_data(source, tmp_path / "noisy", Condition(flip=0.3), seed=0)
+    label = next((source.parent / "labels" / "train").glob("*.txt"))
+    label.write_text(label.read_text() + "0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(DetLsError, match="labels that have changed since; remove it"):
+        noisy_data(source, tmp_path / "noisy", Condition(flip=0.3), seed=0)

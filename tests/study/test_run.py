@@ -13,6 +13,7 @@ import pytest
 import ultralytics
 
 from det_ls.base.errors import DetLsError, ExistingFileError
+from det_ls.base.folders import held_folder
 from det_ls.study import read_study, study
 from det_ls.study import run as runs
 from det_ls.study.cell import CELL_FILE, SCHEMA
@@ -150,9 +151,16 @@ def test_a_study_is_not_overwritten_silently(run_stubs, tmp_path):
 
 def test_two_processes_do_not_share_a_folder(run_stubs, tmp_path):
     run_stubs()
-    (tmp_path / "study" / ".det-ls-claim").write_text(str(os.getppid()))
-    with pytest.raises(ExistingFileError, match="another run is at work"):
+    with held_folder(tmp_path / "study"), pytest.raises(ExistingFileError, match="another run is at work"):
         run_stubs(resume=tmp_path / "study")
+
+
+@pytest.mark.parametrize("device", ["0,1", "cuda:1", 3])
+def test_a_gpu_that_is_not_there_is_said_before_the_folder_is_a_study(tiny, monkeypatch, tmp_path, device):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(DetLsError, match="device: expected GPUs of this machine, which has only 0, got"):
+        study(tiny, "yolo11n.yaml", device=device, seeds=1, epochs=1, save_dir=tmp_path / "new")
+    assert not (tmp_path / "new" / "study.json").exists()
 
 
 def test_ctrl_c_stops_what_runs_and_keeps_what_is_done(run_stubs, tmp_path):
