@@ -100,21 +100,49 @@ PROBE = """<script>addEventListener("load", () => {
     .map(one => one.ariaLabel);
   const ends = label => Math.max(0, ...[...page.querySelectorAll(`td[data-label="${label}"]`)]
     .map(one => one.getBoundingClientRect().right));
-  document.title = JSON.stringify({images: images.length, loaded, cut, wide: page.documentElement.scrollWidth,
+  const view = page.defaultView, pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = colour => {
+    pen.clearRect(0, 0, 1, 1); pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = one => {
+    for (let at = one; at; at = at.parentElement) {
+      const colour = rgba(view.getComputedStyle(at).backgroundColor);
+      if (colour[3] > 250) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const written = [...page.body.querySelectorAll("*:not(svg *)")].filter(one => one.offsetParent
+    && [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim()));
+  const faint = written.filter(one => {
+    const [a, b] = [rgba(view.getComputedStyle(one).color), behind(one)].map(light).sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05) < 4.5;
+  }).map(one => one.textContent.trim().slice(0, 60));
+  const ground = light(behind(page.body));
+  document.title = JSON.stringify({faint, ground, written: written.length, images: images.length, loaded, cut, wide: page.documentElement.scrollWidth,
     difference: ends("Difference"), result: ends("Result")});
 });</script>"""
 
 
-def seen_by_browser(page: Path, folder: Path, width: int) -> dict[str, Any]:
-    """Show a page in a window of some width: its images, tables that are cut off, and how far some columns reach."""
+def seen_by_browser(page: Path, folder: Path, width: int, dark: bool = False) -> dict[str, Any]:
+    """Show a page in a window of some width.
+
+    Found are its images, tables that are cut off, how far some columns reach, the luminance of its ground, and texts
+    that are ``faint``: of a contrast below the 4.5 that WCAG 2 asks for (level AA).
+    """
     browser = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
     if browser is None:
         pytest.skip("no Chromium is installed")
     source = page.read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
     around = folder / f"{width}.html"
-    around.write_text(f'<!DOCTYPE html><body>{PROBE}<iframe width="{width}" height="900" srcdoc="{source}"></iframe>')
+    head = '<!DOCTYPE html><meta name="color-scheme" content="light dark">'
+    around.write_text(f'{head}<body>{PROBE}<iframe width="{width}" height="900" srcdoc="{source}"></iframe>')
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--dump-dom"]
+    command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
     command += ["--enable-logging=stderr", f"--user-data-dir={folder / f'profile{width}'}", around.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "CONSOLE" not in done.stderr

@@ -130,7 +130,7 @@ def decision_text(decision: Decision) -> str:
             Status.OPEN: "Whether a Platt map betters stock is not settled",
             Status.REFUTED: "A Platt map does not better stock by enough to matter",
         }[platt.status]
-        p = f", one-sided p = {platt.p:.3f}" if platt.difference.n > 1 else ""
+        p = f", one-sided {_p(platt.p)}" if platt.difference.n > 1 else ""
         parts.append(f"{what}: gap {difference_text(platt.difference, level=p)}.")
         if decision.outcome is Outcome.TOO_FEW:
             parts.append(f"Until then {'calibrate stock' if decision.platt_helps else 'keep stock'}.")
@@ -199,8 +199,12 @@ def requirement_text(requirement: Requirement) -> str:
 
 def _level(requirement: Requirement) -> str:
     if requirement.kind is Kind.BETTER and not math.isnan(requirement.p) and requirement.p < 1:
-        return f", p = {requirement.p:.3f} adjusted" if requirement.p >= 0.001 else ", p < 0.001 adjusted"
+        return f", {_p(requirement.p)} adjusted"
     return ""
+
+
+def _p(p: float) -> str:
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 def difference_text(one: SeedDifference | None, *, level: str = "") -> str:

@@ -164,8 +164,9 @@ def test_the_command_writes_the_page_and_replaces_none(tmp_path: Path, capsys: p
     assert not (tmp_path / "out.json").exists()
 
 
-@pytest.mark.parametrize("width", [400, 1280])
-def test_nothing_is_cut_off_in_a_browser(page: Path, tmp_path: Path, width: int) -> None:
-    found = seen_by_browser(page, tmp_path, width)
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (1280, True)])
+def test_nothing_is_cut_off_or_faint_in_a_browser(page: Path, tmp_path: Path, width: int, dark: bool) -> None:
+    found = seen_by_browser(page, tmp_path, width, dark)
     assert found["wide"] <= width
     assert found["cut"] == []
+    assert found["faint"] == []

@@ -184,8 +184,9 @@ def test_a_page_is_never_replaced_unasked_and_needs_one_protocol(single: PairedE
 
 def test_difference_and_result_are_visible_at_any_width(several: PairedEvaluation, tmp_path: Path) -> None:
     page = write_comparison(tmp_path / "c.html", several, title="c")
-    for width in (1280, 400):
-        seen = seen_by_browser(page, tmp_path, width)
+    for width, dark in ((1280, False), (400, True)):
+        seen = seen_by_browser(page, tmp_path, width, dark)
+        assert seen["faint"] == []
         assert 0 < seen["difference"] <= width
         assert 0 < seen["result"] <= width
         assert seen["wide"] <= width

@@ -255,8 +255,9 @@ def test_what_is_undefined_is_said_with_its_reason(tmp_path: Path, protocol: str
 
 
 def test_a_browser_shows_the_page_and_stacks_its_rows(made: tuple[Evaluation, Path], tmp_path: Path) -> None:
-    for width in (1280, 400):
-        seen = seen_by_browser(made[1], tmp_path, width)
+    for width, dark in ((1280, False), (400, True)):
+        seen = seen_by_browser(made[1], tmp_path, width, dark)
+        assert seen["faint"] == []
         assert seen["images"] == seen["loaded"] > 0
         assert seen["wide"] <= width
         assert seen["cut"] == []  # no table is wider than its place

@@ -45,14 +45,18 @@ def test_page_stands_alone(text: str) -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [400, 1280])
-def test_nothing_is_cut_off_in_a_browser(folder: Path, tmp_path: Path, width: int) -> None:
+def test_nothing_is_cut_off_or_faint_in_a_browser(folder: Path, tmp_path: Path, width: int, dark: bool) -> None:
     opened = (folder / "report.html").read_text(encoding="utf-8").replace("<details", "<details open")
     page = tmp_path / "page.html"
     page.write_text(opened, encoding="utf-8")
-    found = seen_by_browser(page, tmp_path, width)
+    found = seen_by_browser(page, tmp_path, width, dark)
     assert found["wide"] <= width
     assert found["cut"] == []
+    assert (found["ground"] < 0.1) == dark
+    assert found["written"] > 100
+    assert found["faint"] == []
 
 
 def test_the_decision_comes_first_with_the_rules_that_are_applied_beside_it(text: str) -> None:
