@@ -231,6 +231,19 @@ def test_a_failure_does_not_replace_a_published_run_and_another_training_is_refu
     assert cells(raw) == before
 
 
+def test_a_run_that_was_measured_otherwise_is_refused_and_its_noise_is_kept(raw, tmp_path):
+    cell = tmp_path / "study" / "seed0" / "stock" / "cell.json"
+    content = json.loads(cell.read_text()) | {"noise": {"flip": 84}}
+    measured = {"weights": "last", "train_images": 200, "groups": None}
+    cell.write_text(json.dumps({**content, "resolved": {"measure": measured}}))
+    results.add("scene", tmp_path / "study", raw)
+    kept = [e for e in json.loads((raw / "scene.json").read_text()) if "noise" in e]
+    assert [(e["noise"], e["measure"]) for e in kept] == [({"flip": 84}, measured)]
+    cell.write_text(json.dumps({**content, "resolved": {"measure": {**measured, "weights": "best"}}}))
+    with pytest.raises(DetLsError, match="expected runs measured as the published"):
+        results.add("scene", tmp_path / "study", raw)
+
+
 def test_a_picture_that_a_page_shows_and_is_not_there_is_found(raw, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("![Scores](images/results_scene_reliability.png)\n")
