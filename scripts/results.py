@@ -83,15 +83,15 @@ def _check_alike(entry: dict[str, Any], known: Sequence[dict[str, Any]]) -> None
         if one != two:
             key = next(k for k in {**one, **two} if one.get(k) != two.get(k))
             raise DataError(f"--folder: expected {key}={two.get(key)} as published, got {one.get(key)} in a run of it.")
-        if entry.get("measure", {}) != other.get("measure", entry.get("measure", {})):
+        if "measure" in entry and entry["measure"] != other.get("measure", entry["measure"]):
             raise DataError(f"--folder: expected runs measured as the published, got {entry['measure']} in one of it.")
 
 
 def _slim(content: dict[str, Any]) -> dict[str, Any]:
     """Keep of a cell what a page or a reader uses: six digits, and of the curves three columns."""
     curves = {key: values for key, values in content.get("curves", {}).items() if key in CURVES}
-    kept = {key: content[key] for key in ("cell", "state", "measured", "error", "config", "noise", "seconds", "versions")
-            if key in content}  # fmt: skip
+    wanted = ("cell", "state", "measured", "error", "config", "noise", "seconds", "versions")
+    kept = {key: content[key] for key in wanted if key in content}
     if "measure" in content.get("resolved", {}):
         kept["measure"] = content["resolved"]["measure"]
     found: dict[str, Any] = _rounded({**kept, "curves": curves})
