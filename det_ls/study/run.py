@@ -303,10 +303,10 @@ class _Run:
             return True
         slots, running, mean = self._executor.slots, len(self._running), self._mean_seconds()
         remaining = self._budget - (time.monotonic() - self._began)
-        if mean is None:  # nothing is known yet: no more than what runs at once
-            return remaining > 0 and running < slots
         begun = {c.seed for c, result in self._results.items() if result.state != State.WAITING}
         needed = 1 if cell.seed in begun or not begun else sum(c.seed == cell.seed for c in left)
+        if mean is None:  # nothing is known yet: no more than what runs at once
+            return remaining > 0 and running + min(needed, slots) <= slots
         return math.ceil((running + needed) / slots) * mean <= remaining
 
     def _tell(self, left: Sequence[Cell]) -> None:

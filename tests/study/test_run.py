@@ -190,6 +190,15 @@ def test_a_budget_ends_with_whole_seeds(run_stubs, monkeypatch, tmp_path):
     assert not result.cut
 
 
+def test_a_budget_ends_with_whole_seeds_where_cells_run_side_by_side(run_stubs, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(runs.time, "monotonic", lambda: clock[0])
+    executor = StubExecutor(slots=3, clock=clock)  # of three cells at once the third would begin a second seed
+    result, _ = run_stubs(executor, seeds=3, budget="90s")
+    assert [cell.seed for cell in result.done] == [0, 0]
+    assert result.cut
+
+
 def test_resuming_goes_on_with_the_same_devices(run_stubs, monkeypatch, tmp_path):
     run_stubs(device="0,1", jobs=2, budget="1h")
     used = []
