@@ -24,6 +24,7 @@ import yaml
 
 from det_ls.base.errors import ArgumentError, DataError, RunError
 from det_ls.base.files import write_json
+from det_ls.base.folders import held_folder
 from det_ls.base.types import Json
 from det_ls.data.ground_truth import list_images
 from det_ls.data.groups import GroupSpec, groups_for
@@ -32,6 +33,7 @@ from det_ls.study.records import Condition
 
 MANIFEST, DATA = "manifest.json", "data.yaml"
 _VERSION = 2
+_PATIENCE = 3600.0  # seconds for another cell to make its data set
 
 
 @dataclass(frozen=True)
@@ -79,24 +81,25 @@ def noisy_data(
         "groups": None if groups is None else str(groups),
         **asdict(condition),
     }
-    if _same(target, wanted):
-        return target / DATA
     target.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
-    try:
-        changed, counts = _build(place, resolved, names, condition, seed, groups)
-        content = {"source": str(data), **wanted, "counts": counts, "changed": changed}
-        write_json(place / MANIFEST, content, indent=1)
+    with held_folder(target.parent, "folder", patience=_PATIENCE):  # other cells of a study may want the same
+        if _same(target, wanted):
+            if all(image.exists() for image in target.glob("images/*/*")):
+                return target / DATA
+            shutil.rmtree(target)  # the source was moved away from under its links
+        if target.exists():
+            raise RunError(
+                f"folder: expected the place of a new data set, got '{target}', which holds something else, such as "
+                "one of labels that have changed since; remove it to have it made anew."
+            )
+        place = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
         try:
+            changed, counts = _build(place, resolved, names, condition, seed, groups)
+            content = {"source": str(data), **wanted, "counts": counts, "changed": changed}
+            write_json(place / MANIFEST, content, indent=1)
             os.replace(place, target)
-        except OSError as error:  # another cell made it meanwhile
-            if not _same(target, wanted):
-                raise RunError(
-                    f"folder: expected the place of a new data set, got '{target}', which holds something else, such "
-                    "as one of labels that have changed since; remove it to have it made anew."
-                ) from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
     return target / DATA
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -167,13 +168,17 @@ def study(
     place = folder.absolute()
     with working_directory(start):
         check_writable("save_dir", place)
-        with held_folder(place):
-            remove_partial(place)
-            remove_partial(place / DATASETS)
-            chosen_executor = _executor(place, execution)
-            plan = replace(plan, where=noted_start(place))
-            write_json(place / STUDY_FILE, plan.to_dict(), indent=1)
-            result = _Run(place, plan, chosen_executor, execution.budget, progress).run()
+        try:
+            with held_folder(place):
+                remove_partial(place)
+                remove_partial(place / DATASETS)
+                where = _executor(place, execution)
+                plan = replace(plan, where=noted_start(place))
+                write_json(place / STUDY_FILE, plan.to_dict(), indent=1)
+                result = _Run(place, plan, where, execution.budget, progress).run()
+        finally:
+            with suppress(OSError):
+                place.rmdir()  # empty where the executor was refused
     return replace(result, folder=folder)
 
 

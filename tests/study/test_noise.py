@@ -148,6 +148,19 @@ def test_a_data_set_moves_with_its_source(tmp_path, monkeypatch):
     assert all(f.is_file() and f.resolve().is_relative_to(new) for f in images)
 
 
+def test_links_that_lead_nowhere_are_made_anew(tmp_path, monkeypatch):
+    make_dataset(tmp_path / "source", train=6, val=2)
+    monkeypatch.chdir(tmp_path)
+    noisy_data("source/data.yaml", "runs/noisy", Condition(flip=0.3), seed=0)
+    before = labels(tmp_path / "runs/noisy/data.yaml")
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "runs/noisy").rename(tmp_path / "far/away/noisy")
+    assert not any(f.exists() for f in (tmp_path / "far/away/noisy/images").glob("*/*"))
+    data = noisy_data("source/data.yaml", "far/away/noisy", Condition(flip=0.3), seed=0)
+    assert all(f.exists() for f in (data.parent / "images").glob("*/*"))
+    assert labels(data) == before
+
+
 def test_labels_that_changed_since_are_not_taken_for_the_old(tmp_path):
     source = make_dataset(tmp_path / "source", train=6, val=2)
     noisy_data(source, tmp_path / "noisy", Condition(flip=0.3), seed=0)

@@ -160,7 +160,7 @@ def test_a_gpu_that_is_not_there_is_said_before_the_folder_is_a_study(tiny, monk
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(DetLsError, match="device: expected GPUs of this machine, which has only 0, got"):
         study(tiny, "yolo11n.yaml", device=device, seeds=1, epochs=1, save_dir=tmp_path / "new")
-    assert not (tmp_path / "new" / "study.json").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_ctrl_c_stops_what_runs_and_keeps_what_is_done(run_stubs, tmp_path):
