@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from det_ls.losses.families import smoothed_criterion as smoothed_criterion
     from det_ls.smoothing.matrix import smooth_targets as smooth_targets
     from det_ls.smoothing.matrix import smoothing_matrix as smoothing_matrix
+    from det_ls.studies.result import StudyResult as StudyResult
+    from det_ls.studies.run import read_study as read_study
+    from det_ls.studies.run import study as study
     from det_ls.training.model import YOLO as YOLO
     from det_ls.training.tasks import ClassificationTrainer as ClassificationTrainer
     from det_ls.training.tasks import DetectionTrainer as DetectionTrainer
@@ -54,6 +57,9 @@ _HOME = {
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluate",
     "evaluate_detections": "evaluation.evaluate",
+    "StudyResult": "studies.result",
+    "read_study": "studies.run",
+    "study": "studies.run",
 }
 
 __all__ = [*_HOME, "__version__"]

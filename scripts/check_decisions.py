@@ -3,7 +3,7 @@
 
     python scripts/check_decisions.py [worlds=nothing_1,ruined_6] [studies=1000]
 
-Each world draws studies of 5 seeds and lets `det_ls.study.decision.decide` decide them. tests/study/test_decision.py
+Each world draws studies of 5 seeds and lets `det_ls.studies.decision.decide` decide; tests/studies/test_decision.py
 runs the same on few studies; docs/statistics.md quotes the table that this prints.
 
 What is drawn: the AP of a run is 0.4 plus what its seed does to every arm plus noise of its own, half of the variance
@@ -25,9 +25,9 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402 - after the thread settings
 
-from det_ls.study.decision import Outcome, decide  # noqa: E402
-from det_ls.study.records import Arm, Cell, CellResult, Condition, Measured, State  # noqa: E402
-from det_ls.study.statistics import AP, GAP, SQUARED, study_numbers  # noqa: E402
+from det_ls.studies.decision import Outcome, decide  # noqa: E402
+from det_ls.studies.records import Arm, Cell, CellResult, Condition, Measured, State  # noqa: E402
+from det_ls.studies.statistics import AP, GAP, SQUARED, study_numbers  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def on_ray(out: Path, epochs: int) -> dict[str, Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from det_ls.study import study
+    from det_ls.studies import study
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})

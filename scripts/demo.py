@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from det_ls.study.records import CellResult
+    from det_ls.studies.records import CellResult
 
 CFG = Path(__file__).resolve().parents[1] / "cfg" / "demo.yaml"
 EPSILONS = "0,0.1"
@@ -57,8 +57,8 @@ def demo(epochs: int | None = None, seeds: object = 2, out: object = "runs/demo"
     from det_ls.cli.study import study
     from det_ls.data.phantom import write_phantom
     from det_ls.report.study_page import PICTURES_FOLDER
-    from det_ls.study import read_study
-    from det_ls.study.grid import Grid, cell_name
+    from det_ls.studies import read_study
+    from det_ls.studies.grid import Grid, cell_name
 
     folder = Path(str(out)).resolve()
     Grid.from_words({"seeds": seeds})

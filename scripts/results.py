@@ -26,10 +26,10 @@ from results_tables import STUDY_PARTS, TITLES, digits_table, in_common, release
 from det_ls.base.errors import ArgumentError, DataError
 from det_ls.base.files import sha256_of, write_atomically
 from det_ls.report import plots_study
-from det_ls.study.cell import CELL_FILE, result_of
-from det_ls.study.decision import decide
-from det_ls.study.records import CellResult, State
-from det_ls.study.statistics import AP, GAP, study_numbers
+from det_ls.studies.cell import CELL_FILE, result_of
+from det_ls.studies.decision import decide
+from det_ls.studies.records import CellResult, State
+from det_ls.studies.statistics import AP, GAP, study_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW, IMAGES = ROOT / "docs" / "results", ROOT / "docs" / "images"

@@ -10,9 +10,9 @@ from typing import Any
 from det_ls.report.study_words import condition_text, decision_lead, decision_text, difference_text, first_up
 from det_ls.report.tables import to_markdown
 from det_ls.report.words import number, row_decimals, span_text
-from det_ls.study.decision import decide
-from det_ls.study.records import CellResult, Condition, State
-from det_ls.study.statistics import (
+from det_ls.studies.decision import decide
+from det_ls.studies.records import CellResult, Condition, State
+from det_ls.studies.statistics import (
     AP,
     GAP,
     Against,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from det_ls.study.records import Arm, Cell, CellResult, Condition, Measured, State
+from det_ls.studies.records import Arm, Cell, CellResult, Condition, Measured, State
 
 STOCK = Arm()
 ARMS = (STOCK, Arm("0.1"), Arm("0.3"), Arm("0.1", "background"))

@@ -19,7 +19,7 @@ _CALLED: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {  # module, functi
         ("det_ls.evaluation.evaluate", "evaluate", ("model", "train_images")),
     ],
     "calibrate": [("det_ls.calibration.calibrate", "calibrate", ())],
-    "study": [("det_ls.study.run", "study", ("progress", "train"))],
+    "study": [("det_ls.studies.run", "study", ("progress", "train"))],
     "train": [("det_ls.smoothing.settings", "LabelSmoothing", ())],
 }
 _USAGE = {

@@ -125,7 +125,7 @@ def _run(words: Sequence[str]) -> None:
         print(mode_help(mode or ("train" if "train" in words else "")) or HELP + MORE)
     elif mode is not None:
         with called_as(CALLED_AS.get(mode, {})):
-            COMMANDS[mode]([*rest, *task_word(named)] if mode == "val" else rest)
+            COMMANDS[mode]([*rest, *task_word(named)] if mode in {"val", "study"} else rest)
     else:
         check_words(words, [*COMMANDS, *OTHER_COMMANDS])
         passthrough(merge_words(words) if words[0] != "settings" else words)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from det_ls.base.errors import ArgumentTypeError, RunError
 from det_ls.cli.train import Interrupted
-from det_ls.study.plan import default_name
+from det_ls.studies.plan import default_name
 
 if TYPE_CHECKING:
-    from det_ls.study.result import StudyResult
+    from det_ls.studies.result import StudyResult
 
 NOT_WORDS = ("progress", "train")
 
@@ -23,7 +23,7 @@ def study(words: Sequence[str]) -> None:
     """Run ``det-ls study``: train and measure a grid, go on with one, or read one.
 
     Args:
-        words: ``key=value`` words: the arguments of :func:`det_ls.study.run.study`, and any key of ``det-ls train``.
+        words: ``key=value`` words: the arguments of :func:`det_ls.studies.run.study`, and any key of ``det-ls train``.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, with the command that goes on.
@@ -34,14 +34,16 @@ def study(words: Sequence[str]) -> None:
     """
     from det_ls.cli.grammar import key_values, read_cfg
     from det_ls.report.study_display import StudyDisplay
-    from det_ls.study.grid import cell_name
-    from det_ls.study.plan import default_folder
-    from det_ls.study.result import STUDY_FILE
-    from det_ls.study.run import study as run_study
+    from det_ls.studies.grid import cell_name
+    from det_ls.studies.plan import default_folder
+    from det_ls.studies.result import STUDY_FILE
+    from det_ls.studies.run import study as run_study
 
     arguments = key_values(words)
     if "cfg" in arguments:
         arguments = {**read_cfg(str(arguments.pop("cfg"))), **arguments}
+    if arguments.get("task") == "detect":
+        del arguments["task"]  # the only one that there is
     _check_keys(arguments)
     if not {"resume", "report", "save_dir"} & set(arguments) and arguments.get("data"):
         arguments["save_dir"] = default_folder(arguments["data"])  # named here, so that Ctrl-C can name it
@@ -65,7 +67,7 @@ def study(words: Sequence[str]) -> None:
 def _write_page(result: StudyResult) -> Path:
     """Write the page of a study, with what repeats it; an older one is replaced: the cells are what is kept."""
     from det_ls.report.study_page import write_study
-    from det_ls.study.plan import Plan
+    from det_ls.studies.plan import Plan
 
     plan = Plan.read(result.folder, "report")
     given = {**plan.train, **plan.words, **plan.execution}
@@ -93,7 +95,7 @@ def _print(result: StudyResult, page: Path) -> None:
     """Print what there is, what is missing, the decisions, and where it is."""
     from det_ls.report.study_display import arm_rows
     from det_ls.report.study_page import study_sentences
-    from det_ls.study.grid import cell_name
+    from det_ls.studies.grid import cell_name
 
     heads = ("arm", "condition", "cells", "AP", "kept gap", "after Platt")
     rows = [heads, *arm_rows(result.results)]
@@ -118,7 +120,7 @@ def study_keys() -> list[str]:
     Returns:
         The keys.
     """
-    from det_ls.study.run import study as run_study
+    from det_ls.studies.run import study as run_study
 
     return [key for key in inspect.signature(run_study).parameters if key not in NOT_WORDS]
 

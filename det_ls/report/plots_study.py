@@ -27,8 +27,8 @@ from det_ls.report.plot_style import (
     nothing,
 )
 from det_ls.report.study_words import condition_text, first_up
-from det_ls.study.records import Arm, CellResult, Condition, State
-from det_ls.study.statistics import AP, GAP, ArmNumbers, ConditionNumbers, SeedMean
+from det_ls.studies.records import Arm, CellResult, Condition, State
+from det_ls.studies.statistics import AP, GAP, ArmNumbers, ConditionNumbers, SeedMean
 
 BINS = 10
 STOCK = Look(INK, "-", "o")

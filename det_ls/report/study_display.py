@@ -10,9 +10,9 @@ from statistics import fmean
 from types import TracebackType
 from typing import Any, TextIO
 
-from det_ls.study.grid import cell_name, condition_parts
-from det_ls.study.records import Arm, CellResult, Condition, State
-from det_ls.study.run import Progress
+from det_ls.studies.grid import cell_name, condition_parts
+from det_ls.studies.records import Arm, CellResult, Condition, State
+from det_ls.studies.run import Progress
 
 SHOWN = (("val", "AP"), ("val", "kept.absolute_gap"), ("platt", "kept.absolute_gap"))
 """The numbers that are shown while a study runs: how well boxes are found, and how far kept scores are off."""

@@ -12,10 +12,10 @@ from typing import Any
 
 from det_ls.base.version import __version__
 from det_ls.report.tables import Cell
-from det_ls.study.decision import Decision
-from det_ls.study.records import CellResult
-from det_ls.study.result import rows_of
-from det_ls.study.statistics import ConditionNumbers
+from det_ls.studies.decision import Decision
+from det_ls.studies.records import CellResult
+from det_ls.studies.result import rows_of
+from det_ls.studies.statistics import ConditionNumbers
 
 
 def cells_table(results: Sequence[CellResult]) -> tuple[list[str], list[list[Cell]]]:

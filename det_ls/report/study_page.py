@@ -21,9 +21,9 @@ from det_ls.report.study_files import cells_table, study_record
 from det_ls.report.study_rows import arm_rows, cell_rows, decision_row, other_rows, state_tiles
 from det_ls.report.study_words import condition_text, decision_lead, decision_text, first_up, rules, uneven_text
 from det_ls.report.tables import write_table
-from det_ls.study.decision import Decision, Outcome, decide
-from det_ls.study.records import CellResult, State
-from det_ls.study.statistics import AP, GAP, Against, ConditionNumbers, study_numbers
+from det_ls.studies.decision import Decision, Outcome, decide
+from det_ls.studies.records import CellResult, State
+from det_ls.studies.statistics import AP, GAP, Against, ConditionNumbers, study_numbers
 
 REPORT_FILE, CELLS_FILE, NUMBERS_FILE, PICTURES_FOLDER = (
     "report.html", "cells.csv", "study_numbers.json", "pictures",

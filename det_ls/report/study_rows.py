@@ -17,9 +17,9 @@ from det_ls.report.study_words import (
     requirement_text,
 )
 from det_ls.report.words import DASH, better_text, count, number, row_decimals, span_text, unjudged_text
-from det_ls.study.decision import ArmDecision, Claim, Decision, Outcome, Status
-from det_ls.study.records import CellResult, State
-from det_ls.study.statistics import (
+from det_ls.studies.decision import ArmDecision, Claim, Decision, Outcome, Status
+from det_ls.studies.records import CellResult, State
+from det_ls.studies.statistics import (
     AP,
     GAP,
     Against,

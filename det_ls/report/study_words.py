@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from det_ls.report.words import MINUS, number, row_decimals, span_text
-from det_ls.study.decision import (
+from det_ls.studies.decision import (
     ALPHA,
     LOSS_ALPHA,
     MARGINS,
@@ -20,9 +20,9 @@ from det_ls.study.decision import (
     Route,
     Status,
 )
-from det_ls.study.mean_tests import MOST_SEEDS
-from det_ls.study.records import Condition
-from det_ls.study.statistics import AP, GAP, SQUARED, Against, ConditionNumbers, SeedDifference
+from det_ls.studies.mean_tests import MOST_SEEDS
+from det_ls.studies.records import Condition
+from det_ls.studies.statistics import AP, GAP, SQUARED, Against, ConditionNumbers, SeedDifference
 
 NAMES = {AP: "AP", GAP: "score-precision gap of the kept boxes", SQUARED: "squared calibration error of the kept boxes"}
 STATUS = {Status.SHOWN: "shown", Status.OPEN: "not settled", Status.REFUTED: "ruled out"}
@@ -285,7 +285,7 @@ def arm_lead(arm: ArmDecision) -> str:
 
 
 def rules() -> list[tuple[str, str]]:
-    """Write the rules of the decision, as `det_ls.study.decision` applies them.
+    """Write the rules of the decision, as `det_ls.studies.decision` applies them.
 
     Returns:
         Pairs of a few words and a sentence.

@@ -36,7 +36,7 @@ TYPED = (
     "report",
     "smoothing",
     "stock",
-    "study",
+    "studies",
     "training",
     "uncertainty",
 )

@@ -10,10 +10,10 @@ import pytest
 
 from det_ls.base.files import write_json
 from det_ls.cli.main import main
-from det_ls.study import run as runs
-from det_ls.study.cell import CELL_FILE
-from det_ls.study.plan import Plan
-from det_ls.study.result import STUDY_FILE
+from det_ls.studies import run as runs
+from det_ls.studies.cell import CELL_FILE
+from det_ls.studies.plan import Plan
+from det_ls.studies.result import STUDY_FILE
 
 
 @pytest.fixture
@@ -60,6 +60,8 @@ def test_a_cfg_file_gives_training_keys(given, tmp_path, monkeypatch):
         ),
         ("study seed", "expected key=value"),
         ("study model=yolo11n.yaml", "data: expected data=... for a study, got none."),
+        ("study task=segment data=a.yaml model=b.yaml", "task: expected no such key: a study measures detection"),
+        ("segment study data=a.yaml model=b.yaml", "task: expected no such key: a study measures detection"),
         ("study resume=nowhere", "resume: expected the folder of a study, got 'nowhere'"),
         ("study report=nowhere seeds=3", "report: expected the folder of a study, got 'nowhere'"),
     ],

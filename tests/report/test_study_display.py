@@ -7,9 +7,9 @@ import io
 from dataclasses import replace
 
 from det_ls.report.study_display import StudyDisplay, arm_rows, counts_line
-from det_ls.study.grid import Grid
-from det_ls.study.records import CellResult, Measured, State
-from det_ls.study.run import Progress
+from det_ls.studies.grid import Grid
+from det_ls.studies.records import CellResult, Measured, State
+from det_ls.studies.run import Progress
 
 CELLS = Grid.from_words({"label_smoothing": "0,0.1", "seeds": 2}).cells
 WAITING = tuple(CellResult(cell, State.WAITING) for cell in CELLS)

@@ -16,9 +16,9 @@ from study_scene import CONDITIONS, made_up
 from det_ls.report.plots_study import against_epsilon, pooled, reliability_of_arms, trade_off, training_curves
 from det_ls.report.study_page import study_sentences, write_study
 from det_ls.report.study_words import decision_lead, decision_text, rules
-from det_ls.study.decision import ALPHA, LOSS_ALPHA, MARGINS, decide
-from det_ls.study.records import Arm, CellResult, Condition, State
-from det_ls.study.statistics import AP, GAP, study_numbers
+from det_ls.studies.decision import ALPHA, LOSS_ALPHA, MARGINS, decide
+from det_ls.studies.records import Arm, CellResult, Condition, State
+from det_ls.studies.statistics import AP, GAP, study_numbers
 
 COMMAND = "det-ls study data=phantom.yaml label_smoothing=0,0.1,0.3 seeds=5"
 

@@ -15,9 +15,9 @@ from det_ls import YOLO
 from det_ls.base.files import write_json
 from det_ls.cli import study as command
 from det_ls.data.phantom import write_phantom
-from det_ls.study import run as runs
-from det_ls.study.cell import CELL_FILE, SCHEMA
-from det_ls.study.records import Measured
+from det_ls.studies import run as runs
+from det_ls.studies.cell import CELL_FILE, SCHEMA
+from det_ls.studies.records import Measured
 
 
 class Trained:

@@ -17,9 +17,9 @@ from study_scene import made_up
 
 from det_ls.base.errors import DetLsError
 from det_ls.report.study_words import decision_lead
-from det_ls.study.decision import decide
-from det_ls.study.records import Arm, Condition
-from det_ls.study.statistics import study_numbers
+from det_ls.studies.decision import decide
+from det_ls.studies.records import Arm, Condition
+from det_ls.studies.statistics import study_numbers
 
 ARMS = (Arm(), Arm("0.1"))
 NOISE = Condition(flip=0.3)

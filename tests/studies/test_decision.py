@@ -15,10 +15,10 @@ import pytest
 from scipy import stats
 from study_scene import made_up
 
-from det_ls.study.decision import Decision, Outcome, Route, Status, decide
-from det_ls.study.mean_tests import seeds_needed
-from det_ls.study.records import Arm, Cell, CellResult, Condition, Measured, State
-from det_ls.study.statistics import AP, GAP, SQUARED, Against, study_numbers
+from det_ls.studies.decision import Decision, Outcome, Route, Status, decide
+from det_ls.studies.mean_tests import seeds_needed
+from det_ls.studies.records import Arm, Cell, CellResult, Condition, Measured, State
+from det_ls.studies.statistics import AP, GAP, SQUARED, Against, study_numbers
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_decisions.py"
 NOISE = np.array([0.6, -1.1, 0.2, 1.3, -1.0])

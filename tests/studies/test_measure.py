@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from det_ls.evaluation.evaluate import evaluate_detections
 from det_ls.metrics.protocols import TP_IOU
-from det_ls.study.measure import RANKED, RIVAL, kept_reliability, platt_scores, rival_values
+from det_ls.studies.measure import RANKED, RIVAL, kept_reliability, platt_scores, rival_values
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def metrics():
 
 
 def test_each_image_is_calibrated_by_a_map_of_the_others(metrics, monkeypatch):
-    monkeypatch.setattr("det_ls.study.measure.RIVAL", replace(RIVAL, shrink=False))  # which scikit-learn can repeat
+    monkeypatch.setattr("det_ls.studies.measure.RIVAL", replace(RIVAL, shrink=False))  # which scikit-learn can repeat
     table = metrics.table
     scores = platt_scores(metrics)
     fold = metrics.kept.plan.grid.fold[table.image]

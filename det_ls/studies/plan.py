@@ -12,9 +12,9 @@ from typing import Any
 
 from det_ls.base.arguments import check_integer, check_number, shown
 from det_ls.base.errors import ArgumentError, ArgumentTypeError, DataError, DetLsError, MissingFileError
-from det_ls.study.cell import SCHEMA, WEIGHTS, Task
-from det_ls.study.grid import GRID_WORDS, NOISE_WORDS, Grid, training_keys
-from det_ls.study.result import STUDY_FILE
+from det_ls.studies.cell import SCHEMA, WEIGHTS, Task
+from det_ls.studies.grid import GRID_WORDS, NOISE_WORDS, Grid, training_keys
+from det_ls.studies.result import STUDY_FILE
 
 EXECUTORS = ("local", "ray")
 OURS = {
@@ -25,7 +25,7 @@ OURS = {
     "resume": "resume=FOLDER",
     "cfg": "its keys as words",
     "mode": "no mode",
-    "task": "no task: a study measures detection",
+    "task": "no such key: a study measures detection",
 }
 """Training keys that a study sets itself, and what to write instead."""
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -111,7 +111,7 @@ class Plan:
         groups: Which images belong together.
         execution: The words of :class:`Execution` that were given, the budget apart: resuming goes on with them.
         where: The folder that relative paths start from, as seen from the study's, or an absolute path
-            (:mod:`det_ls.study.starts`); None of studies that did not note it.
+            (:mod:`det_ls.studies.starts`); None of studies that did not note it.
     """
 
     words: Mapping[str, Any]
@@ -131,7 +131,7 @@ class Plan:
                 raise ArgumentTypeError(f"{key}: expected {key}=... for a study, got none.")
         for key, instead in OURS.items():
             if key in self.train:
-                raise ArgumentError(f"{key}: expected {instead} in a study, got {key}={shown(self.train[key])}.")
+                raise ArgumentError(f"{key}: expected {instead} (in a study), got {key}={shown(self.train[key])}.")
         if self.weights not in WEIGHTS:
             raise ArgumentError(f"weights: expected one of {', '.join(WEIGHTS)}, got {shown(self.weights)}.")
         check_integer("train_images", self.train_images)

@@ -12,11 +12,11 @@ import time
 import pytest
 
 from det_ls.base.errors import DetLsError
-from det_ls.study import executors
-from det_ls.study.cell import LOG_FILE, RUN, Task
-from det_ls.study.executors import Job, LocalExecutor, start_process
-from det_ls.study.records import Arm, Cell, Condition
-from det_ls.study.resources import GIB
+from det_ls.studies import executors
+from det_ls.studies.cell import LOG_FILE, RUN, Task
+from det_ls.studies.executors import Job, LocalExecutor, start_process
+from det_ls.studies.records import Arm, Cell, Condition
+from det_ls.studies.resources import GIB
 
 
 class Sleeper:
@@ -173,7 +173,7 @@ def test_a_worker_ends_with_its_parent(tmp_path):
         "import os, sys, time\n"
         "if os.fork() == 0:\n"
         "    os.setsid()\n"
-        "    from det_ls.study import worker\n"
+        "    from det_ls.studies import worker\n"
         "    worker.END_WITH_PARENT = 0.01\n"
         "    print(os.getpid(), flush=True)\n"
         "    worker._end_with(int(sys.argv[1]) or os.getppid())\n"

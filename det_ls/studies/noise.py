@@ -29,7 +29,7 @@ from det_ls.base.types import Json
 from det_ls.data.ground_truth import list_images
 from det_ls.data.groups import GroupSpec, groups_for
 from det_ls.data.locate import check_dataset
-from det_ls.study.records import Condition
+from det_ls.studies.records import Condition
 
 MANIFEST, DATA = "manifest.json", "data.yaml"
 _VERSION = 2

@@ -15,13 +15,13 @@ from det_ls.base.arguments import check_flag
 from det_ls.base.errors import ArgumentError, DataError
 from det_ls.base.files import remove_partial, working_directory, write_json
 from det_ls.base.folders import check_free, check_writable, held_folder
-from det_ls.study.cell import CELL_FILE, Task, read_cell, record_failure
-from det_ls.study.executors import Executor, Job, LocalExecutor
-from det_ls.study.plan import Execution, Plan, default_folder, split_words
-from det_ls.study.records import Cell, CellResult, State
-from det_ls.study.resources import check_devices
-from det_ls.study.result import STUDY_FILE, StudyResult, write_tables
-from det_ls.study.starts import from_start, noted_start
+from det_ls.studies.cell import CELL_FILE, Task, read_cell, record_failure
+from det_ls.studies.executors import Executor, Job, LocalExecutor
+from det_ls.studies.plan import Execution, Plan, default_folder, split_words
+from det_ls.studies.records import Cell, CellResult, State
+from det_ls.studies.resources import check_devices
+from det_ls.studies.result import STUDY_FILE, StudyResult, write_tables
+from det_ls.studies.starts import from_start, noted_start
 
 DATASETS = "data"
 _LOOK = 0.2  # seconds between two looks at what runs
@@ -208,7 +208,7 @@ def _executor(folder: Path, execution: Execution) -> Executor:
     """Make the executor that was asked for."""
     datasets, devices = folder / DATASETS, execution.devices
     if execution.executor == "ray":
-        from det_ls.study.on_ray import RayExecutor
+        from det_ls.studies.on_ray import RayExecutor
 
         return RayExecutor(
             folder.absolute(),

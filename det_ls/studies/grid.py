@@ -15,7 +15,7 @@ from typing import Any
 from det_ls.base.arguments import check_integer, shown
 from det_ls.base.errors import ArgumentError, ArgumentTypeError
 from det_ls.smoothing.settings import PREFIX
-from det_ls.study.records import Arm, Cell, Condition
+from det_ls.studies.records import Arm, Cell, Condition
 
 MODE = f"{PREFIX}_mode"
 NOISE_WORDS = {"label_noise": "flip", "label_drop": "drop", "label_jitter": "jitter", "fraction": "fraction"}

@@ -10,8 +10,8 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-from det_ls.study.cell import CELL_FILE, RUN, SCHEMA, Task, read_cell, read_curves, run_cell
-from det_ls.study.records import Arm, Cell, Condition, State
+from det_ls.studies.cell import CELL_FILE, RUN, SCHEMA, Task, read_cell, read_curves, run_cell
+from det_ls.studies.records import Arm, Cell, Condition, State
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_cells_of_the_same_data_can_write_the_cache_of_its_labels_at_the_same_ti
             dataset.save_dataset_cache_file("", Gone(file), {"labels": [content]}, "1")
         raise RuntimeError(utils.load_dataset_cache_file(file)["labels"][0])
 
-    monkeypatch.setattr("det_ls.study.cell._train", train)
+    monkeypatch.setattr("det_ls.studies.cell._train", train)
     content = run_cell(tmp_path / "cell", task, tmp_path / "data", "cpu")
     assert content["error"] == "RuntimeError: second"
 
@@ -134,7 +134,7 @@ def test_a_default_that_only_another_version_has_leaves_a_cell_finished(task, tm
 
 
 def test_the_numbers_of_another_config_are_moved_aside(task, tmp_path, monkeypatch):
-    monkeypatch.setattr("det_ls.study.cell._do", lambda *args: (_ for _ in ()).throw(RuntimeError("no.")))
+    monkeypatch.setattr("det_ls.studies.cell._do", lambda *args: (_ for _ in ()).throw(RuntimeError("no.")))
     run_cell(tmp_path, task, tmp_path / "data", "cpu")
     before = (tmp_path / CELL_FILE).read_text()
     run_cell(tmp_path, replace(task, train={**task.train, "epochs": 2}), tmp_path / "data", "cpu")

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 from study_scene import ARMS, made_up
 
-from det_ls.study.mean_tests import p_sign_flip
-from det_ls.study.records import Arm, CellResult, Measured, State
-from det_ls.study.statistics import (
+from det_ls.studies.mean_tests import p_sign_flip
+from det_ls.studies.records import Arm, CellResult, Measured, State
+from det_ls.studies.statistics import (
     AP,
     GAP,
     Against,

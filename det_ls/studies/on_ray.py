@@ -12,9 +12,9 @@ from typing import Any
 
 from det_ls.base.errors import ArgumentError, MissingPackageError
 from det_ls.base.files import write_atomically
-from det_ls.study.cell import CELL_FILE, CONFIG_FILE, LOG_FILE, RUN, Task
-from det_ls.study.executors import Job, ended_without_word, environment_of, worker_words
-from det_ls.study.resources import GIB
+from det_ls.studies.cell import CELL_FILE, CONFIG_FILE, LOG_FILE, RUN, Task
+from det_ls.studies.executors import Job, ended_without_word, environment_of, worker_words
+from det_ls.studies.resources import GIB
 
 TOKEN, GPU = ".det-ls-shared", "gpu"
 _RETURNED = (CELL_FILE, CONFIG_FILE, LOG_FILE, f"{RUN}/results.csv", f"{RUN}/args.yaml")

@@ -14,8 +14,8 @@ from typing import Any
 
 from det_ls.base.errors import ArgumentError, MissingPackageError
 from det_ls.base.files import write_atomically, write_json
-from det_ls.study.grid import Grid, cell_name
-from det_ls.study.records import Cell, CellResult, State
+from det_ls.studies.grid import Grid, cell_name
+from det_ls.studies.records import Cell, CellResult, State
 
 STUDY_FILE, TABLE_FILE, CELLS_FILE = "study.json", "cells.csv", "cells.json"
 PARTS = ("val", "train", "platt")

@@ -12,7 +12,7 @@ An arm is recommended by one of two routes, each of them a list of requirements 
 without effect hardly one study in twenty recommends any. A route needs all of its requirements at once, which only
 lowers that share (an intersection-union test: Berger, "Multiparameter hypothesis testing and acceptance sampling",
 1982). Five seeds would leave little power in a grid of several arms if each arm had to estimate its own spread; so the
-arms of a condition share one (`det_ls.study.statistics.common_sd`), and an arm that varies more than the others is
+arms of a condition share one (`det_ls.studies.statistics.common_sd`), and an arm that varies more than the others is
 judged by its own.
 
 *Not worse* is a non-inferiority test: the lower end of the 99% t-interval of AP above -0.01, that is, one-sided at
@@ -28,9 +28,9 @@ from enum import Enum
 
 import numpy as np
 
-from det_ls.study.mean_tests import MOST_SEEDS, POWER, above, seeds_needed
-from det_ls.study.records import Arm, Condition
-from det_ls.study.statistics import (
+from det_ls.studies.mean_tests import MOST_SEEDS, POWER, above, seeds_needed
+from det_ls.studies.records import Arm, Condition
+from det_ls.studies.statistics import (
     AP,
     GAP,
     SQUARED,

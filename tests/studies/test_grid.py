@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from det_ls.base.errors import DetLsError
-from det_ls.study.grid import Grid, cell_name, training_keys
-from det_ls.study.records import Arm, Condition
+from det_ls.studies.grid import Grid, cell_name, training_keys
+from det_ls.studies.records import Arm, Condition
 
 
 def test_stock_is_counted_once_and_comes_first():

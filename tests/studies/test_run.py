@@ -14,11 +14,11 @@ import ultralytics
 
 from det_ls.base.errors import DetLsError, ExistingFileError
 from det_ls.base.folders import held_folder
-from det_ls.study import read_study, study
-from det_ls.study import run as runs
-from det_ls.study.cell import CELL_FILE, SCHEMA
-from det_ls.study.grid import cell_name
-from det_ls.study.records import Measured, State
+from det_ls.studies import read_study, study
+from det_ls.studies import run as runs
+from det_ls.studies.cell import CELL_FILE, SCHEMA
+from det_ls.studies.grid import cell_name
+from det_ls.studies.records import Measured, State
 
 
 class StubExecutor:
@@ -232,8 +232,8 @@ def test_progress_is_told(run_stubs):
         ({"model": "yolo11n-seg.yaml"}, "model: expected a detection model"),
         ({"model": "nothing.yaml"}, "model: expected a model"),
         ({"data": "nothing.yaml"}, "data: expected a data set"),
-        ({"project": "x"}, "project: expected save_dir= in a study"),
-        ({"seed": 1}, "seed: expected seeds= in a study"),
+        ({"project": "x"}, "project: expected save_dir= .in a study"),
+        ({"seed": 1}, "seed: expected seeds= .in a study"),
         ({"epoch": 1}, "expected training keys of yolo"),
         ({"epochs": "many"}, "expected training keys that fit"),
         ({"label_smoothing": "0,2"}, "label_smoothing: expected"),

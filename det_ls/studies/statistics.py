@@ -19,8 +19,8 @@ from scipy.special import stdtrit
 
 from det_ls.metrics.catalogue import DECLARED, KEPT, NUMBERS
 from det_ls.metrics.number import Number
-from det_ls.study.mean_tests import p_sign_flip, two_sided
-from det_ls.study.records import Arm, CellResult, Condition, State, Values
+from det_ls.studies.mean_tests import p_sign_flip, two_sided
+from det_ls.studies.records import Arm, CellResult, Condition, State, Values
 from det_ls.uncertainty.multiplicity import holm
 from det_ls.uncertainty.paired import Verdict, judge
 

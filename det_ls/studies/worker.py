@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The process of one cell: ``python -m det_ls.study.worker FOLDER DATASETS [device=0] [cores=1] [parent=PID]``.
+"""The process of one cell: ``python -m det_ls.studies.worker FOLDER DATASETS [device=0] [cores=1] [parent=PID]``.
 
 It reads FOLDER/task.json, trains and measures, and writes FOLDER/cell.json. It ends when its parent does, so that a
 study that was killed leaves no process behind that trains on.
@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from det_ls.study.cell import TASK_FILE, Task, run_cell
+from det_ls.studies.cell import TASK_FILE, Task, run_cell
 
 END_WITH_PARENT = 1.0  # seconds between two looks
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from det_ls.study import study
+from det_ls.studies import study
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'det-ls[ray]')")
 

@@ -24,8 +24,8 @@ from det_ls.base.files import remove_partial, write_json
 from det_ls.base.folders import held_folder
 from det_ls.base.types import Json
 from det_ls.smoothing.settings import PREFIX
-from det_ls.study.grid import cell_name, condition_parts, training_keys
-from det_ls.study.records import Arm, Cell, CellResult, Condition, Measured, State
+from det_ls.studies.grid import cell_name, condition_parts, training_keys
+from det_ls.studies.records import Arm, Cell, CellResult, Condition, Measured, State
 
 SCHEMA = 1
 TASK_FILE, CONFIG_FILE, CELL_FILE, LOG_FILE, RUN = "task.json", "config.json", "cell.json", "log.txt", "train"
@@ -267,8 +267,8 @@ def _do(folder: Path, task: Task, datasets: Path, device: object, cores: int) ->
     from ultralytics.utils import torch_utils
 
     from det_ls.stock.patches import label_caches_replaced, replaced
-    from det_ls.study.measure import measure_cell
-    from det_ls.study.noise import MANIFEST, noisy_data
+    from det_ls.studies.measure import measure_cell
+    from det_ls.studies.noise import MANIFEST, noisy_data
 
     data, manifest = str(task.train["data"]), None
     if parts := condition_parts(task.cell.condition):

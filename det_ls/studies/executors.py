@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Where cells run: as processes of this machine. :mod:`det_ls.study.on_ray` runs them on a cluster."""
+"""Where cells run: as processes of this machine. :mod:`det_ls.studies.on_ray` runs them on a cluster."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from det_ls.base.errors import ArgumentError, RunError
 from det_ls.base.files import write_json
-from det_ls.study.cell import LOG_FILE, RUN, TASK_FILE, Task
-from det_ls.study.resources import GIB, available_memory, cores, memory_of, total_memory
+from det_ls.studies.cell import LOG_FILE, RUN, TASK_FILE, Task
+from det_ls.studies.resources import GIB, available_memory, cores, memory_of, total_memory
 
 FIRST_GUESS = 1.5 * GIB
 """Memory of a cell, until one has shown how much it takes."""
@@ -209,7 +209,7 @@ def worker_words(job: Job, datasets: Path, device: str | None, cores_per_cell: i
     job.folder.mkdir(parents=True, exist_ok=True)
     write_json(job.folder / TASK_FILE, job.task.to_dict(), indent=1)
     options = [f"cores={cores_per_cell}", f"parent={os.getpid()}", *([] if device is None else [f"device={device}"])]
-    return [sys.executable, "-m", "det_ls.study.worker", str(job.folder), str(datasets), *options]
+    return [sys.executable, "-m", "det_ls.studies.worker", str(job.folder), str(datasets), *options]
 
 
 def environment_of(cores_per_cell: int) -> dict[str, str]:

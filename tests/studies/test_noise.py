@@ -15,8 +15,8 @@ from conftest import make_dataset
 from det_ls.base.errors import DetLsError
 from det_ls.data.ground_truth import ground_truth_from_yolo
 from det_ls.data.locate import check_dataset
-from det_ls.study.noise import noisy_data
-from det_ls.study.records import Condition
+from det_ls.studies.noise import noisy_data
+from det_ls.studies.records import Condition
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from det_ls.metrics.protocols import TP_IOU, get_protocol
 from det_ls.metrics.table import DetectionTable, Floats
 from det_ls.metrics.thresholds import fixed_rule
 from det_ls.metrics.weighted import once
-from det_ls.study.records import Measured
+from det_ls.studies.records import Measured
 
 RIVAL = Recipe("platt", target="tp")
 """What the rival fits: one Platt map for all classes, to whether a box is right, which is what a gap is judged by."""
