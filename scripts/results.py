@@ -196,7 +196,7 @@ def pictures(name: str, raw: Path = RAW, images: Path = IMAGES) -> list[Path]:
     level = study_numbers(in_common(results))
     gap = "|mean score \N{MINUS SIGN} precision|, kept boxes"
     drawn = {
-        "reliability": plots_study.reliability_of_arms(numbers, results, shown),
+        "reliability": plots_study.reliability_of_arms(numbers, results, shown, columns=3),
         "trade_off": plots_study.trade_off(level),
     }
     if any(len(one.arms) > 1 for one in level):  # one smoothed arm makes no curve

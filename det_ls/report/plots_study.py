@@ -125,7 +125,10 @@ def trade_off(numbers: Sequence[ConditionNumbers]) -> Figure:
 
 
 def reliability_of_arms(
-    numbers: Sequence[ConditionNumbers], results: Sequence[CellResult], shown: Mapping[Condition, Sequence[Arm]]
+    numbers: Sequence[ConditionNumbers],
+    results: Sequence[CellResult],
+    shown: Mapping[Condition, Sequence[Arm]],
+    columns: int = _COLUMNS,
 ) -> Figure:
     """Overlay the reliability diagrams of kept boxes: stock, stock + Platt, and some arms; the boxes of all seeds.
 
@@ -133,11 +136,12 @@ def reliability_of_arms(
         numbers: The numbers of each condition.
         results: The cells.
         shown: The smoothed arms to draw of each condition, at most two.
+        columns: Panels side by side at most.
 
     Returns:
         The figure.
     """
-    figure, panels = _panels(numbers, height=3.0)
+    figure, panels = _panels(numbers, height=3.0, columns=columns)
     for ax, one in zip(panels, numbers, strict=True):
         diagonal(ax)
         wanted = [(Arm(), "val", STOCK), (Arm(), "platt", Look(MUTED, (0, (4, 1.5)), "s"))]
@@ -150,7 +154,7 @@ def reliability_of_arms(
                 reliability_curve(ax, data, arm.name + (" + Platt" if side == "platt" else ""), look, None)
         if not drawn:
             nothing(ax, "no diagram was kept")
-        dress(ax, "Mean score of the kept boxes", "Precision" if ax in panels[::_COLUMNS] else "")
+        dress(ax, "Mean score of the kept boxes", "Precision" if ax in panels[::columns] else "")
     _legend(figure, panels)
     return figure
 
@@ -259,13 +263,13 @@ def _places(one: ConditionNumbers) -> dict[str, float]:
 
 
 def _panels(
-    numbers: Sequence[ConditionNumbers], *, height: float = 2.6, share_y: bool = False
+    numbers: Sequence[ConditionNumbers], *, height: float = 2.6, share_y: bool = False, columns: int = _COLUMNS
 ) -> tuple[Figure, list[Axes]]:
-    """Make a panel for each condition, two side by side."""
+    """Make a panel for each condition, some side by side."""
     n = max(1, len(numbers))
-    columns = min(_COLUMNS, n)
+    columns = min(columns, n)
     rows = -(-n // columns)
-    figure = Figure(figsize=(PAPER_WIDTH * (1 if n == 1 else 1.9), height * rows + 0.45), layout="constrained")
+    figure = Figure(figsize=(PAPER_WIDTH * (0.1 + 0.9 * columns), height * rows + 0.45), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).flat)
     for ax in axes[n:]:
         ax.set_axis_off()
